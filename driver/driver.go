@@ -1,0 +1,158 @@
+package driver
+
+import (
+	"context"
+	"crypto/tls"
+	"iter"
+	"net"
+	"net/netip"
+)
+
+// Driver is GridMate's stream socket driver. Every method may be called from any goroutine; those that block say
+// so. Before Initialize and after Close the ones that need a socket return an error that says it.
+type Driver interface {
+	// Initialize readies the driver for StartListen and ConnectTo. Once. ErrSocketBind for an address that is not
+	// one or that this host does not have, or a port that is taken.
+	Initialize(Bind) error
+	// StartListen accepts connections. backlog <= 0 is the system's somaxconn. At MaxConnections the driver stops
+	// accepting, and goes on when somebody leaves; who waits, waits in the backlog.
+	StartListen(backlog int) error
+	// StopListen stops accepting; established connections stay; StartListen works again. Connections that wait in
+	// the system's backlog are refused.
+	StopListen() error
+	// IsListening reports whether StartListen is in effect.
+	IsListening() bool
+	// Port is the port that the driver is bound to; 0 before Initialize.
+	Port() uint16
+
+	// ConnectTo dials addr and returns at once; the outcome is an event: Established, or a single Disconnected whose
+	// Reason says why not.
+	ConnectTo(addr netip.AddrPort) error
+	// DisconnectFrom sends what is queued, then closes; it returns at once, and the end is an event. It also gives
+	// up a ConnectTo under way.
+	DisconnectFrom(addr netip.AddrPort) error
+	// IsConnectedTo reports whether there is an established connection to addr.
+	IsConnectedTo(addr netip.AddrPort) bool
+	// NumberOfConnections counts the established connections.
+	NumberOfConnections() int
+
+	// Send queues packet for the connection to the address: all or nothing. It does not block, and packet may be reused on
+	// return. ErrSend wraps ErrOutboundFull, ErrEmptyPacket, ErrPacketTooLarge or net.ErrClosed; where there is no
+	// connection the code is ErrSendAddressNotBound.
+	Send(to netip.AddrPort, packet []byte) error
+	// Receive copies the next packet into buf: n == 0 with a nil error means none is waiting. It does not block.
+	// Connections take turns. A buf too small for the packet is ErrReceive wrapping io.ErrShortBuffer, n is the
+	// size that it takes, and the packet stays first in line. What a connection received before it ended can
+	// still be received.
+	Receive(buf []byte) (n int, from netip.AddrPort, err error)
+	// WaitForData blocks until Receive has something, ctx is done, or the driver is closed.
+	WaitForData(ctx context.Context) error
+	// Update delivers queued events on the caller's goroutine; see DispatchOnUpdate.
+	Update()
+
+	// Broadcast queues packet for each connection that to approves of, all where to is nil, and returns for how
+	// many. It encodes once. to is called on the caller's goroutine with no lock held.
+	Broadcast(packet []byte, to func(Conn) bool) int
+	// Conn finds the established connection to addr.
+	Conn(addr netip.AddrPort) (Conn, bool)
+	// Conns are the established connections; those that come or go meanwhile may or may not be among them.
+	Conns() iter.Seq[Conn]
+	// Adopt takes over an established TCP connection that something else accepted or dialled: an http.Hijacker,
+	// socket activation, an older process. It owns nc from then on, also when it fails. A secure driver starts the
+	// server's side of the handshake on it. Adopt may block for as long as the loop takes to get to it.
+	Adopt(nc net.Conn) (Conn, error)
+	// StartListenOn is StartListen on the caller's listener, which the driver owns from then on.
+	StartListenOn(ln net.Listener) error
+	// Events is where to subscribe to connects and disconnects.
+	Events() *EventBus
+	// Stats is a snapshot of the driver's counters.
+	Stats() Stats
+
+	// MaxNumConnections is MaxConnections, or what was derived from RLIMIT_NOFILE.
+	MaxNumConnections() int
+	// MaxSendSize is the largest packet, in bytes.
+	MaxSendSize() int
+	// PacketOverheadSize is the most bytes that framing adds to a packet.
+	PacketOverheadSize() int
+
+	// Shutdown stops listening, sends what is queued, closes every connection with ErrShutdown, and then does as
+	// Close. It blocks until that is done or ctx is, and returns ctx's error where something was left.
+	Shutdown(ctx context.Context) error
+	// Close ends everything at once, dropping what is queued. All Disconnected events are delivered, and no goroutine is left, when it
+	// returns. Idempotent. It must not be called from a callback on an event loop.
+	Close() error
+}
+
+// Conn is one connection. It is safe from any goroutine, and never refers to another connection, also after it
+// closed.
+type Conn interface {
+	// ID is unique in the process and never reused.
+	ID() uint64
+	// RemoteAddr is the peer; an IPv4 peer of a dual-stack socket has its IPv4 address.
+	RemoteAddr() netip.AddrPort
+	// LocalAddr is this side.
+	LocalAddr() netip.AddrPort
+	// Inbound reports whether it was accepted (or adopted) rather than dialled.
+	Inbound() bool
+	// Send is Driver.Send to this connection.
+	Send(packet []byte) error
+	// SendContext is Send that waits for room in the outbound buffer until ctx is done. It must not be called on an
+	// event loop.
+	SendContext(ctx context.Context, packet []byte) error
+	// Close sends what is queued, then closes; it returns at once. Nothing more is received. The first reason wins;
+	// nil is ErrDisconnected.
+	Close(reason error)
+	// Authenticated tells that the application accepted the login: LoginTimeout no longer applies.
+	Authenticated()
+	// PauseReading stops reading from the socket, so that the kernel's window closes and the peer has to wait. What
+	// was already read may still be delivered.
+	PauseReading()
+	// ResumeReading undoes PauseReading.
+	ResumeReading()
+	// Hijack takes the connection out of the driver, as an ordinary net.Conn (a *tls.Conn where secure). What was
+	// received and not yet delivered comes first out of its Read, and what is queued is written before it returns. The connection
+	// ends with ErrHijacked. It blocks, and must not be called on an event loop.
+	Hijack() (net.Conn, error)
+	// SetValue keeps the application's own state, e.g. its player.
+	SetValue(v any)
+	// Value is what SetValue kept; nil before.
+	Value() any
+	// TLS is the state of the TLS session; false on a plain connection.
+	TLS() (tls.ConnectionState, bool)
+	// Stats is a snapshot of the connection's counters.
+	Stats() ConnStats
+}
+
+// Stats are a driver's counters since it was made, and its gauges.
+type Stats struct {
+	Connections int // established now
+	Listening   bool
+
+	Accepted         uint64 // connections accepted or adopted that were established
+	Dialled          uint64 // connections established with ConnectTo
+	Disconnected     uint64 // established connections that ended
+	ConnectsFailed   uint64 // ConnectTo that failed
+	HandshakesFailed uint64 // accepted connections whose TLS handshake failed
+	AcceptErrors     uint64 // failed accepts, e.g. for want of descriptors
+	AcceptsRefused   uint64 // accepted and closed at once: over MaxConnectionsPerIP, or an address already connected
+
+	PacketsReceived uint64
+	PacketsSent     uint64 // queued for the socket
+	BytesReceived   uint64 // on the wire
+	BytesSent       uint64 // on the wire
+	SendsRejected   uint64 // for want of room in an outbound buffer
+	Panics          uint64 // in callbacks
+	ReadsPaused     uint64 // times that a full inbound buffer or PauseReading stopped reading from a connection
+}
+
+// ConnStats are a connection's counters, and its gauges.
+type ConnStats struct {
+	PacketsReceived uint64
+	PacketsSent     uint64 // queued for the socket
+	BytesReceived   uint64 // on the wire
+	BytesSent       uint64 // on the wire
+
+	OutboundBuffered int // bytes that wait for the socket
+	InboundBuffered  int // bytes that wait for Receive, or for the rest of their packet
+	Paused           bool
+}
