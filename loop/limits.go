@@ -1,0 +1,13 @@
+package loop
+
+import "syscall"
+
+// DescriptorLimit is RLIMIT_NOFILE: how many descriptors the process may have open.
+func DescriptorLimit() int {
+	var r syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
+		return 1024
+	}
+	const most = 1 << 24
+	return int(min(uint64(r.Cur), most))
+}
