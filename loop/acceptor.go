@@ -21,7 +21,7 @@ type AcceptorConfig struct {
 	Failed func(err error)
 }
 
-// Acceptor accepts connections until it is closed, whatever accept(2) says. While there is no slot it leaves them in the backlog.
+// Acceptor accepts connections until it is stopped, whatever accept(2) says. While there is no slot it leaves them in the backlog.
 type Acceptor struct {
 	// Immutable.
 	cfg  AcceptorConfig
@@ -35,8 +35,8 @@ type Acceptor struct {
 	delay   time.Duration // after a failure; 0: the last accept succeeded
 	episode int           // failures since then
 
-	closeOnce sync.Once
-	closeErr  error
+	stopOnce sync.Once
+	stopErr  error
 }
 
 // acceptors is how many goroutines hand connections over: taking one over waits for its loop, which takes many at a time.
@@ -69,7 +69,7 @@ func (a *Acceptor) run() {
 	}
 }
 
-// next is the next connection, with its slot; nil when the acceptor is closed.
+// next is the next connection, with its slot; nil when the acceptor is stopped.
 func (a *Acceptor) next() net.Conn {
 	a.accepting.Lock()
 	defer a.accepting.Unlock()
@@ -133,12 +133,15 @@ func (a *Acceptor) backOff(err error) bool {
 	}
 }
 
-// Close stops accepting, closes the listener and waits for the calls of Accept. Idempotent.
-func (a *Acceptor) Close() error {
-	a.closeOnce.Do(func() {
+// Stop stops accepting and closes the listener. It does not wait; a connection that was accepted just before may
+// still be handed over. Idempotent.
+func (a *Acceptor) Stop() error {
+	a.stopOnce.Do(func() {
 		close(a.stop)
-		a.closeErr = a.cfg.Listener.Close()
+		a.stopErr = a.cfg.Listener.Close()
 	})
-	a.done.Wait()
-	return a.closeErr
+	return a.stopErr
 }
+
+// Wait blocks until it has stopped and every call of Accept has returned.
+func (a *Acceptor) Wait() { a.done.Wait() }

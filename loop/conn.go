@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -25,6 +26,8 @@ type Handler interface {
 	OnDrained()
 	// OnDeadline tells, on the clock's goroutine, that the time limit of SetDeadline has come. It does not close.
 	OnDeadline()
+	// OnPanic tells, on the goroutine of the callback, that one panicked. The connection is aborted next.
+	OnPanic(p *PanicError)
 	// OnClose is the last, exactly once after OnOpen. The descriptor is gone, or about to go when it returns.
 	OnClose(reason error)
 }
@@ -484,7 +487,9 @@ func (c *Conn) guard(callback func()) {
 
 func (c *Conn) contain() {
 	if v := recover(); v != nil {
-		c.Abort(newPanicError(v))
+		p := &PanicError{Value: v, Stack: debug.Stack()}
+		c.h.OnPanic(p)
+		c.Abort(p)
 	}
 }
 

@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"runtime/debug"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -283,10 +282,6 @@ func ownZone(a net.Addr) {
 	if t, ok := a.(*net.TCPAddr); ok {
 		t.Zone = strings.Clone(t.Zone)
 	}
-}
-
-func newPanicError(v any) *PanicError {
-	return &PanicError{Value: v, Stack: debug.Stack()}
 }
 
 // stop ends the goroutines. Every connection is finished when it returns.

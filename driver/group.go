@@ -1,0 +1,153 @@
+package driver
+
+import (
+	"errors"
+	"net"
+	"sync"
+
+	"github.com/valyala/bytebufferpool"
+)
+
+// Group is a set of connections that get the same packets: a zone, a guild, an area of interest. Members leave by
+// themselves when they disconnect. Its methods may be called from any goroutine, also from callbacks, and do not
+// block. The zero value is an empty group.
+type Group struct {
+	// Guarded by mu, a leaf.
+	mu      sync.RWMutex
+	members []Conn // in no order
+	index   map[Conn]int
+}
+
+// NewGroup makes an empty group.
+func NewGroup() *Group { return &Group{} }
+
+// Add makes c a member; false if it is one already, or is closed.
+func (g *Group) Add(c Conn) bool {
+	own, ok := c.(*conn)
+	if ok && !own.join(g) {
+		return false
+	}
+	g.mu.Lock()
+	_, member := g.index[c]
+	if !member {
+		if g.index == nil {
+			g.index = make(map[Conn]int)
+		}
+		g.index[c] = len(g.members)
+		g.members = append(g.members, c)
+	}
+	g.mu.Unlock()
+	if ok && own.isGone() {
+		// It closed between join, which it no longer knows of, and now.
+		g.Remove(c)
+		return false
+	}
+	return !member
+}
+
+// Remove takes c out; false if it was no member.
+func (g *Group) Remove(c Conn) bool {
+	g.mu.Lock()
+	i, member := g.index[c]
+	if member {
+		last := len(g.members) - 1
+		g.members[i] = g.members[last]
+		g.index[g.members[i]] = i
+		g.members[last] = nil
+		g.members = g.members[:last]
+		delete(g.index, c)
+	}
+	g.mu.Unlock()
+	if own, ok := c.(*conn); ok && member {
+		own.leave(g)
+	}
+	return member
+}
+
+// Len is the number of members.
+func (g *Group) Len() int {
+	g.mu.RLock()
+	defer g.mu.RUnlock()
+	return len(g.members)
+}
+
+// Broadcast queues packet for every member, and returns for how many. It encodes once (where members of several drivers are
+// mixed, once for each run of them), and wakes each event loop once.
+func (g *Group) Broadcast(packet []byte) int {
+	scratch := groupSlices.Get().(*[]Conn)
+	defer func() {
+		clear(*scratch)
+		*scratch = (*scratch)[:0]
+		groupSlices.Put(scratch)
+	}()
+	g.mu.RLock()
+	*scratch = append(*scratch, g.members...)
+	g.mu.RUnlock()
+
+	frame := bytebufferpool.Get()
+	defer bytebufferpool.Put(frame)
+	var encodedFor *core
+	sent := 0
+	for _, c := range *scratch {
+		own, ok := c.(*conn)
+		if !ok {
+			err := c.Send(packet)
+			if err == nil {
+				sent++
+			} else if errors.Is(err, net.ErrClosed) {
+				g.Remove(c)
+			}
+			continue
+		}
+		if own.core.checkPacket(packet) != nil {
+			continue
+		}
+		if own.core != encodedFor {
+			frame.B = own.core.cfg.Framing.AppendFrame(frame.B[:0], packet)
+			encodedFor = own.core
+		}
+		if own.sendFrame(frame.B) {
+			sent++
+		}
+	}
+	return sent
+}
+
+// groupSlices keeps the slices into which members are copied to be sent to without a lock.
+var groupSlices = sync.Pool{New: func() any { return new([]Conn) }}
+
+// join remembers that c is in g; false if c is closed.
+func (c *conn) join(g *Group) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.gone {
+		return false
+	}
+	for _, other := range c.groups {
+		if other == g {
+			return true
+		}
+	}
+	c.groups = append(c.groups, g)
+	return true
+}
+
+func (c *conn) leave(g *Group) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for i, other := range c.groups {
+		if other == g {
+			last := len(c.groups) - 1
+			c.groups[i] = c.groups[last]
+			c.groups[last] = nil
+			c.groups = c.groups[:last]
+			return
+		}
+	}
+}
+
+func (c *conn) isGone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gone
+}

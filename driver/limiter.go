@@ -1,0 +1,93 @@
+package driver
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// limiter is what one connection may receive. Owned by its loop.
+type limiter struct {
+	packets, bytes bucket
+}
+
+func newLimiter(cfg *Config) *limiter {
+	if cfg.PacketsPerSecond == 0 && cfg.BytesPerSecond == 0 {
+		return nil
+	}
+	now := time.Now()
+	return &limiter{packets: newBucket(cfg.PacketsPerSecond, now), bytes: newBucket(cfg.BytesPerSecond, now)}
+}
+
+// bucket is a token bucket that holds one second's worth.
+type bucket struct {
+	rate   float64 // per second; 0: no limit
+	tokens float64
+	filled time.Time
+}
+
+func newBucket(rate int, now time.Time) bucket {
+	return bucket{rate: float64(rate), tokens: float64(rate), filled: now}
+}
+
+// take takes n tokens; false when there are not so many.
+func (b *bucket) take(n int) bool {
+	if b.rate == 0 {
+		return true
+	}
+	now := time.Now()
+	b.tokens = min(b.rate, b.tokens+now.Sub(b.filled).Seconds()*b.rate)
+	b.filled = now
+	if b.tokens < float64(n) {
+		return false
+	}
+	b.tokens -= float64(n)
+	return true
+}
+
+// perIP counts the accepted connections of each peer: an IPv4 address, or an IPv6 /64. Any goroutine.
+type perIP struct {
+	// Immutable.
+	max int // 0: no limit
+
+	// Guarded by mu, a leaf.
+	mu    sync.Mutex
+	count map[netip.Addr]int
+}
+
+// acquire counts one more of a; false when it has as many as it may.
+func (p *perIP) acquire(a netip.Addr) bool {
+	a = network(a)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.count[a] >= p.max {
+		return false
+	}
+	if p.count == nil {
+		p.count = make(map[netip.Addr]int)
+	}
+	p.count[a]++
+	return true
+}
+
+func (p *perIP) release(a netip.Addr) {
+	a = network(a)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.count[a]--; p.count[a] <= 0 {
+		delete(p.count, a)
+	}
+}
+
+// network is what one peer is taken to have.
+func network(a netip.Addr) netip.Addr {
+	a = a.Unmap()
+	if a.Is4() {
+		return a
+	}
+	prefix, err := a.WithZone("").Prefix(64)
+	if err != nil {
+		return a
+	}
+	return prefix.Addr()
+}

@@ -1,0 +1,105 @@
+package driver
+
+import (
+	"encoding/binary"
+	"math/bits"
+	"math/rand/v2"
+	"net/netip"
+	"sync"
+)
+
+// registry finds connections by their peer's address. Any goroutine; looking up allocates nothing, and takes a lock
+// that only those who come and go in the same shard take for writing.
+type registry struct {
+	seed   uint64
+	shards [registryShards]registryShard
+}
+
+const registryShards = 128
+
+type registryShard struct {
+	mu    sync.RWMutex
+	conns map[netip.AddrPort]*conn
+	_     [64 - 32]byte // a cache line each
+}
+
+func newRegistry() *registry { return &registry{seed: rand.Uint64() | 1} }
+
+// key is the form in which addresses are compared: an IPv4 address has one form.
+func key(a netip.AddrPort) netip.AddrPort {
+	if a.Addr().Is4In6() {
+		return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+	}
+	return a
+}
+
+func (r *registry) shard(k netip.AddrPort) *registryShard {
+	b := k.Addr().As16()
+	h := binary.LittleEndian.Uint64(b[:8])*r.seed ^ binary.LittleEndian.Uint64(b[8:]) ^ uint64(k.Port())
+	hi, lo := bits.Mul64(h^r.seed, 0x9e3779b97f4a7c15)
+	return &r.shards[(hi^lo)%registryShards]
+}
+
+// add enters c; false when its address is taken.
+func (r *registry) add(c *conn) bool {
+	k := key(c.remote)
+	s := r.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, taken := s.conns[k]; taken {
+		return false
+	}
+	if s.conns == nil {
+		s.conns = make(map[netip.AddrPort]*conn)
+	}
+	s.conns[k] = c
+	return true
+}
+
+// remove takes c out.
+func (r *registry) remove(c *conn) {
+	k := key(c.remote)
+	s := r.shard(k)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conns[k] == c {
+		delete(s.conns, k)
+	}
+}
+
+// get is the connection to a; nil where there is none.
+func (r *registry) get(a netip.AddrPort) *conn {
+	k := key(a)
+	s := r.shard(k)
+	s.mu.RLock()
+	c := s.conns[k]
+	s.mu.RUnlock()
+	return c
+}
+
+// each calls f for every connection, with no lock held, until it returns false.
+func (r *registry) each(f func(*conn) bool) {
+	scratch := connSlices.Get().(*[]*conn)
+	defer func() {
+		clear(*scratch)
+		*scratch = (*scratch)[:0]
+		connSlices.Put(scratch)
+	}()
+	for i := range r.shards {
+		s := &r.shards[i]
+		*scratch = (*scratch)[:0]
+		s.mu.RLock()
+		for _, c := range s.conns {
+			*scratch = append(*scratch, c)
+		}
+		s.mu.RUnlock()
+		for _, c := range *scratch {
+			if !f(c) {
+				return
+			}
+		}
+	}
+}
+
+// connSlices keeps the slices into which connections are copied to be visited without a lock.
+var connSlices = sync.Pool{New: func() any { return new([]*conn) }}
