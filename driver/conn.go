@@ -23,31 +23,42 @@ type conn struct {
 	// Immutable after OnOpen.
 	core    *core
 	link    link
-	remote  netip.AddrPort
 	id      uint64
-	inbound bool
-	perIP   bool     // counted in core.perIP
 	mailbox *mailbox // nil with OnPacket
 	limiter *limiter // nil without limits
+	inbound bool
+	perIP   bool // counted in core.perIP
 
 	// Owned by the loop.
-	partial    *bytebufferpool.ByteBuffer // OnPacket: the beginning of a packet; nil: none
-	unread     []byte                     // of a connection that is adopted, until OnOpen; of one that was hijacked
 	registered bool
+	partial    *bytebufferpool.ByteBuffer // OnPacket: the beginning of a packet; nil: none
 
 	// Atomic.
 	established   atomic.Bool // from Established until closing begins
 	authenticated atomic.Bool
+	holds         atomic.Int32  // what keeps the connection's slot: the link, unread packets, queued events
 	received      atomic.Uint64 // packets; written by the loop
 	sent          atomic.Uint64 // packets
 	value         atomic.Pointer[any]
-	holds         atomic.Int32 // what keeps the connection's slot: the link, unread packets, a queued event
 
 	// Guarded by mu, a leaf.
-	mu      sync.Mutex
-	gone    bool          // OnClose was called
+	mu   sync.Mutex
+	gone bool  // OnClose was called
+	more *more // nil: nothing of it yet
+}
+
+// more is what few connections have. Guarded by conn.mu.
+type more struct {
 	drained chan struct{} // closed when the outbound buffer has room again, or never will; nil: nobody waits
 	groups  []*Group
+	unread  []byte // of a connection that is adopted, until OnOpen; of one that was hijacked
+}
+
+func (c *conn) moreLocked() *more {
+	if c.more == nil {
+		c.more = new(more)
+	}
+	return c.more
 }
 
 var (
@@ -56,7 +67,7 @@ var (
 )
 
 func (c *conn) ID() uint64                 { return c.id }
-func (c *conn) RemoteAddr() netip.AddrPort { return c.remote }
+func (c *conn) RemoteAddr() netip.AddrPort { return c.link.RemoteAddr() }
 func (c *conn) LocalAddr() netip.AddrPort  { return c.link.LocalAddr() }
 func (c *conn) Inbound() bool              { return c.inbound }
 
@@ -107,7 +118,7 @@ func (c *conn) Send(packet []byte) error {
 func (c *conn) send(packet []byte) error {
 	core := c.core
 	if err := core.checkPacket(packet); err != nil {
-		return &Error{Op: "Send", Code: ErrSend, Address: c.remote, Err: err}
+		return &Error{Op: "Send", Code: ErrSend, Address: c.RemoteAddr(), Err: err}
 	}
 	err := c.link.Write(core.encoder, packet, len(packet)+core.overhead)
 	if err != nil {
@@ -141,13 +152,13 @@ func (c *conn) sendError(err error) error {
 		cause = ErrOutboundFull
 		c.core.stripe(c).sendsRejected.Add(1)
 	}
-	return &Error{Op: "Send", Code: ErrSend, Address: c.remote, Err: cause}
+	return &Error{Op: "Send", Code: ErrSend, Address: c.RemoteAddr(), Err: cause}
 }
 
 func (c *conn) SendContext(ctx context.Context, packet []byte) error {
 	for {
 		if err := ctx.Err(); err != nil {
-			return &Error{Op: "SendContext", Code: ErrSend, Address: c.remote, Err: err}
+			return &Error{Op: "SendContext", Code: ErrSend, Address: c.RemoteAddr(), Err: err}
 		}
 		err := c.send(packet)
 		if err == nil || !errors.Is(err, ErrOutboundFull) {
@@ -169,21 +180,23 @@ func (c *conn) SendContext(ctx context.Context, packet []byte) error {
 func (c *conn) whenDrained() <-chan struct{} {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.drained == nil {
-		c.drained = make(chan struct{})
+	m := c.moreLocked()
+	if m.drained == nil {
+		m.drained = make(chan struct{})
 		if c.gone {
-			close(c.drained)
+			close(m.drained)
 		}
 	}
-	return c.drained
+	return m.drained
 }
 
+// OnDrained implements loop.Handler.
 func (c *conn) OnDrained() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.drained != nil && !c.gone {
-		close(c.drained)
-		c.drained = nil
+	if !c.gone && c.more != nil && c.more.drained != nil {
+		close(c.more.drained)
+		c.more.drained = nil
 	}
 }
 
@@ -216,7 +229,6 @@ func (c *conn) isOpen() bool {
 // OnOpen implements loop.Handler.
 func (c *conn) OnOpen() {
 	core := c.core
-	c.remote = c.link.RemoteAddr()
 	if !core.registry.add(c) {
 		core.counters.acceptsRefused.Add(1)
 		c.link.Abort(ErrConnected)
@@ -233,12 +245,11 @@ func (c *conn) OnOpen() {
 	}
 	c.established.Store(true)
 	core.connections.Add(1)
-	core.post(c, Event{Address: c.remote, Conn: c}, true)
+	core.post(c, Event{Address: c.RemoteAddr(), Conn: c}, true)
 	if core.closing.Load() {
 		c.Close(ErrShutdown)
 	}
-	if b := c.unread; b != nil {
-		c.unread = nil
+	if b := c.takeUnread(); b != nil {
 		c.OnData(b)
 	}
 }
@@ -339,11 +350,11 @@ func (c *conn) OnPanic(p *loop.PanicError) { c.panicked(p.Value, p.Stack) }
 
 // OnClose implements loop.Handler.
 func (c *conn) OnClose(cause error) {
-	core := c.core
+	core, remote := c.core, c.RemoteAddr()
 	reason := c.reasonOf(cause)
 	c.uncount()
 	if reason == ErrHijacked {
-		c.takeUnread()
+		c.keepUnread()
 	}
 	c.keep(nil)
 	if c.mailbox != nil {
@@ -354,37 +365,58 @@ func (c *conn) OnClose(cause error) {
 		g.Remove(c)
 	}
 	if c.perIP {
-		core.perIP.release(c.remote.Addr())
+		core.perIP.release(remote.Addr())
 	}
 	if c.registered {
 		core.registry.remove(c)
 		core.counters.disconnected.Add(1)
-		core.post(c, Event{Address: c.remote, Conn: c, Reason: reason}, false)
+		core.post(c, Event{Address: remote, Conn: c, Reason: reason}, false)
 	} else if !c.inbound {
-		core.connectFailed(c, c.remote, reason)
+		core.connectFailed(c, remote, reason)
 	}
 	c.release()
 	core.linkGone()
 }
 
-func (c *conn) setGone() []*Group {
+func (c *conn) setGone() (groups []*Group) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.gone = true
-	if c.drained != nil {
-		close(c.drained)
+	if m := c.more; m != nil {
+		if m.drained != nil {
+			close(m.drained)
+		}
+		groups, m.groups = m.groups, nil
 	}
-	groups := c.groups
-	c.groups = nil
 	return groups
 }
 
-func (c *conn) takeUnread() {
-	if c.mailbox != nil {
-		c.unread = c.mailbox.drain()
-	} else if c.partial != nil {
-		c.unread = append([]byte(nil), c.partial.B...)
+// keepUnread puts aside what was received and not delivered.
+func (c *conn) keepUnread() {
+	switch {
+	case c.mailbox != nil:
+		c.setUnread(c.mailbox.drain())
+	case c.partial != nil:
+		c.setUnread(append([]byte(nil), c.partial.B...))
 	}
+}
+
+func (c *conn) setUnread(b []byte) {
+	if len(b) == 0 {
+		return
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.moreLocked().unread = b
+}
+
+func (c *conn) takeUnread() (b []byte) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if m := c.more; m != nil {
+		b, m.unread = m.unread, nil
+	}
+	return b
 }
 
 // reasonOf is the documented reason for what ended the link.
@@ -402,14 +434,14 @@ func (c *conn) reasonOf(cause error) error {
 	case errors.As(cause, &panicked):
 		return ErrPanic
 	case isSystemError(cause):
-		return &Error{Op: "connection", Code: ErrReceive, Address: c.remote, Err: cause}
+		return &Error{Op: "connection", Code: ErrReceive, Address: c.RemoteAddr(), Err: cause}
 	}
 	return cause
 }
 
 // panicked logs a panic in a callback, and ends the connection.
 func (c *conn) panicked(v any, stack []byte) {
-	c.core.logPanic(c.remote, v, stack)
+	c.core.logPanic(c.RemoteAddr(), v, stack)
 	c.abort(ErrPanic)
 }
 

@@ -275,28 +275,28 @@ func (d *core) Port() uint16 {
 }
 
 // accept takes over a connection from the acceptor, with its slot.
-func (d *core) accept(nc net.Conn) {
+func (d *core) accept(nc net.Conn) error {
+	c := d.newConn(true)
 	tc, ok := nc.(*net.TCPConn)
 	if !ok {
-		d.refuse(nc, fmt.Errorf("a listener gave a %T, not a *net.TCPConn", nc))
-		return
+		nc.Close()
+		return d.lost(c, fmt.Errorf("a listener gave a %T, not a *net.TCPConn", nc))
 	}
 	if err := d.socket.TuneAccepted(tc); err != nil {
-		d.refuse(nc, err)
-		return
+		nc.Close()
+		return d.lost(c, err)
 	}
-	c := d.newConn(true)
 	if err := d.attach(c, tc); err != nil {
-		c.release()
-		d.cfg.Logger.Debug("driver: an accepted connection was not taken", "err", err)
+		return d.lost(c, err)
 	}
+	return nil
 }
 
-func (d *core) refuse(nc net.Conn, err error) {
-	nc.Close()
-	d.slots.Release()
-	d.counters.acceptErrors.Add(1)
-	d.cfg.Logger.Debug("driver: an accepted connection was not taken", "err", err)
+// lost gives back the slot of a connection that was accepted and not established.
+func (d *core) lost(c *conn, err error) error {
+	c.release()
+	d.cfg.Logger.Debug("driver: an accepted connection was not established", "err", err)
+	return err
 }
 
 // newConn makes a connection that has no link yet. Its slot is taken.
@@ -513,7 +513,7 @@ func (d *core) Receive(buf []byte) (int, netip.AddrPort, error) {
 			return 0, netip.AddrPort{}, nil
 		}
 		n, more, last, err := m.take(buf)
-		from := m.conn.remote
+		from := m.conn.RemoteAddr()
 		if err != nil {
 			d.inbox.pushFront(m)
 			return n, from, &Error{Op: "Receive", Code: ErrReceive, Address: from, Err: err}

@@ -107,7 +107,7 @@ type Error struct {
 	Err     error          // the cause; may be nil
 }
 
-// Error is "driver: Op address: code: cause".
+// Error is "driver: Op address: cause", with the code's name where there is no cause.
 func (e *Error) Error() string {
 	s := prefix + e.Op
 	if e.Address.IsValid() {
@@ -128,8 +128,12 @@ func (e *Error) Unwrap() []error {
 	return []error{e.Code, e.Err}
 }
 
-// Timeout reports whether the cause was a time limit, as net.Error has it.
-func (e *Error) Timeout() bool { return errors.Is(e.Err, os.ErrDeadlineExceeded) }
+// Timeout reports whether the cause was a time limit, as net.Error has it: one of this driver's, a context's or the
+// system's.
+func (e *Error) Timeout() bool {
+	var cause interface{ Timeout() bool }
+	return errors.Is(e.Err, os.ErrDeadlineExceeded) || errors.As(e.Err, &cause) && cause.Timeout()
+}
 
 // Reasons for which a connection ends: Event.Reason is one of them, or wraps the system's or TLS's own error.
 // The first reason of a connection wins. The time-outs match os.ErrDeadlineExceeded, ErrPeerClosed io.EOF, and what
@@ -138,7 +142,7 @@ var (
 	// ErrPeerClosed: the peer closed the connection in an orderly way.
 	ErrPeerClosed error = &reason{text: "the peer closed the connection", as: io.EOF}
 	// ErrDisconnected: this side closed it, with DisconnectFrom or Conn.Close(nil).
-	ErrDisconnected error = &reason{text: "disconnected by this side"}
+	ErrDisconnected error = &reason{text: "disconnected by this side", as: net.ErrClosed}
 	// ErrIdleTimeout: nothing was received for Config.IdleTimeout.
 	ErrIdleTimeout error = &reason{text: "nothing received within the idle timeout", as: os.ErrDeadlineExceeded}
 	// ErrLoginTimeout: Conn.Authenticated was not called within Config.LoginTimeout of the accept.

@@ -3,6 +3,7 @@ package driver
 import (
 	"errors"
 	"net"
+	"slices"
 	"sync"
 
 	"github.com/valyala/bytebufferpool"
@@ -123,26 +124,21 @@ func (c *conn) join(g *Group) bool {
 	if c.gone {
 		return false
 	}
-	for _, other := range c.groups {
-		if other == g {
-			return true
-		}
+	m := c.moreLocked()
+	if !slices.Contains(m.groups, g) {
+		m.groups = append(m.groups, g)
 	}
-	c.groups = append(c.groups, g)
 	return true
 }
 
 func (c *conn) leave(g *Group) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for i, other := range c.groups {
-		if other == g {
-			last := len(c.groups) - 1
-			c.groups[i] = c.groups[last]
-			c.groups[last] = nil
-			c.groups = c.groups[:last]
-			return
-		}
+	if c.more == nil {
+		return
+	}
+	if i := slices.Index(c.more.groups, g); i >= 0 {
+		c.more.groups = slices.Delete(c.more.groups, i, i+1)
 	}
 }
 

@@ -40,7 +40,7 @@ func (d *core) Adopt(nc net.Conn) (Conn, error) {
 	}
 	_ = tc.SetDeadline(time.Time{})
 	c := d.newConn(true)
-	c.unread = unread
+	c.setUnread(unread)
 	if err := d.attach(c, tc); err != nil {
 		c.release()
 		return fail(err)
@@ -54,7 +54,7 @@ func (d *core) Adopt(nc net.Conn) (Conn, error) {
 // Hijack implements Conn.
 func (c *conn) Hijack() (net.Conn, error) {
 	fail := func(cause error) (net.Conn, error) {
-		return nil, &Error{Op: "Hijack", Code: ErrSocketClose, Address: c.remote, Err: cause}
+		return nil, &Error{Op: "Hijack", Code: ErrSocketClose, Address: c.RemoteAddr(), Err: cause}
 	}
 	nc, queued, err := c.link.Detach(ErrHijacked)
 	if errors.Is(err, loop.ErrClosed) || errors.Is(err, loop.ErrEngineClosed) {
@@ -71,10 +71,10 @@ func (c *conn) Hijack() (net.Conn, error) {
 		}
 		_ = nc.SetWriteDeadline(time.Time{})
 	}
-	if len(c.unread) == 0 {
-		return nc, nil
+	if unread := c.takeUnread(); unread != nil {
+		return &hijackedConn{TCPConn: nc, unread: unread}, nil
 	}
-	return &hijackedConn{TCPConn: nc, unread: c.unread}, nil
+	return nc, nil
 }
 
 // hijackedConn is a hijacked connection of which some bytes were read from the socket already: they come first.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -15,8 +16,9 @@ type AcceptorConfig struct {
 	Slots    *Slots // one is taken for each connection; who has it gives it back
 	Logger   *slog.Logger
 
-	// Accept takes over a connection and its slot. It may block, on several goroutines at once.
-	Accept func(nc net.Conn)
+	// Accept takes over a connection and its slot. It may block, on several goroutines at once. Its error tells of a
+	// connection that was lost.
+	Accept func(nc net.Conn) error
 	// Failed is told of each failed accept(2).
 	Failed func(err error)
 }
@@ -65,7 +67,11 @@ func (a *Acceptor) run() {
 		if nc == nil {
 			return
 		}
-		a.cfg.Accept(nc)
+		if err := a.cfg.Accept(nc); isShortage(err) {
+			a.accepting.Lock()
+			a.failed(err)
+			a.accepting.Unlock()
+		}
 	}
 }
 
@@ -75,6 +81,9 @@ func (a *Acceptor) next() net.Conn {
 	defer a.accepting.Unlock()
 	for a.cfg.Slots.WaitFree(a.stop) {
 		nc, err := a.cfg.Listener.Accept()
+		if err == nil && a.episode > 0 {
+			err = a.probe()
+		}
 		if err == nil {
 			a.recovered()
 			// ConnectTo may have taken the last slot meanwhile: then this one connection waits here.
@@ -84,10 +93,11 @@ func (a *Acceptor) next() net.Conn {
 			}
 			return nc
 		}
-		select {
-		case <-a.stop:
+		if nc != nil {
+			nc.Close()
+		}
+		if a.stopped() {
 			return nil
-		default:
 		}
 		a.failed(err)
 		if !a.backOff(err) {
@@ -95,6 +105,30 @@ func (a *Acceptor) next() net.Conn {
 		}
 	}
 	return nil
+}
+
+// probe waits, after a shortage, until there is one more descriptor: registering the connection that was just accepted
+// takes it, and without it the connection would be lost.
+func (a *Acceptor) probe() error {
+	for {
+		f, err := os.Open(os.DevNull)
+		if err == nil {
+			return f.Close()
+		}
+		a.failed(err)
+		if !a.backOff(err) {
+			return net.ErrClosed
+		}
+	}
+}
+
+func (a *Acceptor) stopped() bool {
+	select {
+	case <-a.stop:
+		return true
+	default:
+		return false
+	}
 }
 
 // failed counts, and logs the first failure of an episode.

@@ -76,7 +76,7 @@ type Conn struct {
 	// Immutable after OnOpen.
 	loop   *Loop
 	h      Handler
-	local  netip.AddrPort
+	local  *netip.AddrPort // shared: a server's connections have few
 	remote netip.AddrPort
 
 	// Atomic: written under mu.
@@ -92,13 +92,12 @@ type Conn struct {
 
 	// Guarded by mu.
 	mu        sync.Mutex
+	fd        int32     // -1: gone
 	gc        gnet.Conn // nil unless attached
-	fd        int       // -1: gone
 	out       outbound
 	reason    error // the first one
 	progress  int64 // when bytes last left, or began to wait; on the engine's clock
-	deadline  int64 // of SetDeadline; 0: none
-	closeBy   int64 // Draining, Lingering: the latest end
+	limit     int64 // on the engine's clock. Open: of SetDeadline, 0 for none; then: the latest end
 	pauses    Pause
 	dirty     bool // in the flusher's list
 	watched   bool // the flusher's poller tells when fd is writable
@@ -119,7 +118,7 @@ type Conn struct {
 }
 
 // LocalAddr is this side.
-func (c *Conn) LocalAddr() netip.AddrPort { return c.local }
+func (c *Conn) LocalAddr() netip.AddrPort { return *c.local }
 
 // RemoteAddr is the peer.
 func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
@@ -184,7 +183,7 @@ func (c *Conn) flush() {
 // flushLocked writes until the queue is empty or the socket takes no more; then it has the poller tell.
 func (c *Conn) flushLocked() {
 	for c.out.buf != nil && c.fd >= 0 {
-		n, err := syscall.Write(c.fd, c.out.bytes())
+		n, err := syscall.Write(int(c.fd), c.out.bytes())
 		if n > 0 {
 			c.out.advance(n)
 			c.sent.Add(uint64(n))
@@ -211,7 +210,7 @@ func (c *Conn) watchLocked() {
 	if c.watched {
 		return
 	}
-	if err := c.loop.flusher.watch(c.fd, c); err != nil {
+	if err := c.loop.flusher.watch(int(c.fd), c); err != nil {
 		c.abortLocked(err)
 		return
 	}
@@ -230,7 +229,7 @@ const progressChecks = 4
 func (c *Conn) unwatchLocked() {
 	if c.watched {
 		c.watched = false
-		c.loop.flusher.unwatch(c.fd)
+		c.loop.flusher.unwatch(int(c.fd))
 	}
 }
 
@@ -253,7 +252,7 @@ func (c *Conn) breakLocked(err error) {
 func (c *Conn) beginLingerLocked() {
 	now := c.loop.engine.clock.now()
 	c.progress = int64(now)
-	c.closeBy = int64(now + lingerMost*c.loop.engine.cfg.Linger)
+	c.limit = int64(now + lingerMost*c.loop.engine.cfg.Linger)
 	c.loop.schedule(c, now, c.loop.engine.cfg.Linger/progressChecks)
 }
 
@@ -293,7 +292,7 @@ func (c *Conn) shutdownWriteLocked() {
 		c.abortLocked(nil)
 		return
 	}
-	if err := syscall.Shutdown(c.fd, syscall.SHUT_WR); err != nil {
+	if err := syscall.Shutdown(int(c.fd), syscall.SHUT_WR); err != nil {
 		c.abortLocked(os.NewSyscallError("shutdown", err))
 		return
 	}
@@ -364,7 +363,7 @@ func (c *Conn) abortLocked(reason error) {
 
 func (c *Conn) closeFDLocked() {
 	if c.fd >= 0 {
-		_ = syscall.Close(c.fd)
+		_ = syscall.Close(int(c.fd))
 		c.fd = -1
 	}
 }
@@ -400,19 +399,19 @@ func (c *Conn) wakeOnLoop() {
 	c.loop.closeOnLoop(c.uncorkOnLoop())
 }
 
-// SetDeadline has OnDeadline called d from now; 0 takes a time limit back.
+// SetDeadline has an open connection get OnDeadline d from now; 0 takes it back.
 func (c *Conn) SetDeadline(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if d <= 0 {
-		c.deadline = 0
+	if c.State() != Open || c.broken {
 		return
 	}
-	if c.State() == Closed {
+	if d <= 0 {
+		c.limit = 0
 		return
 	}
 	now := c.loop.engine.clock.now()
-	c.deadline = int64(now + d)
+	c.limit = int64(now + d)
 	c.loop.schedule(c, now, d)
 }
 
@@ -431,7 +430,7 @@ func (c *Conn) onTimer(now time.Duration) (again time.Duration) {
 	}
 	switch state := c.State(); {
 	case state == Draining || state == Lingering || c.broken && state == Open:
-		end := min(time.Duration(c.progress)+cfg.Linger, time.Duration(c.closeBy))
+		end := min(time.Duration(c.progress)+cfg.Linger, time.Duration(c.limit))
 		switch {
 		case c.broken && c.gc == nil:
 			// Paused: the application has not read what is left.
@@ -458,9 +457,9 @@ func (c *Conn) onTimer(now time.Duration) (again time.Duration) {
 				consider(end - now)
 			}
 		}
-		if c.deadline != 0 {
-			if end := time.Duration(c.deadline); now >= end {
-				c.deadline = 0
+		if c.limit != 0 {
+			if end := time.Duration(c.limit); now >= end {
+				c.limit = 0
 				onDeadline = true
 			} else {
 				consider(end - now)

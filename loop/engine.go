@@ -18,6 +18,9 @@ type Engine struct {
 	clock   *clock
 	stopped chan struct{} // closed when tasks are no longer taken
 
+	// Atomic: the local address of the connection that came last.
+	lastLocal atomic.Pointer[netip.AddrPort]
+
 	enrolling gate
 	spare     spare
 
@@ -61,7 +64,7 @@ func (e *Engine) Attach(nc *net.TCPConn, c *Conn, h Handler) error {
 	l := e.leastLoaded()
 	l.load.Add(1)
 	c.loop, c.h, c.fd, c.attaching = l, h, -1, true
-	c.local, c.remote = AddrPort(nc.LocalAddr()), AddrPort(nc.RemoteAddr())
+	c.local, c.remote = e.shareLocal(AddrPort(nc.LocalAddr())), AddrPort(nc.RemoteAddr())
 	err := l.enroll(nc, c)
 	if err != nil && c.State() == New {
 		l.load.Add(-1)
@@ -69,6 +72,16 @@ func (e *Engine) Attach(nc *net.TCPConn, c *Conn, h Handler) error {
 		return err
 	}
 	return nil
+}
+
+// shareLocal is a pointer to a, the same as last time if a is.
+func (e *Engine) shareLocal(a netip.AddrPort) *netip.AddrPort {
+	last := e.lastLocal.Load()
+	if last == nil || *last != a {
+		last = &a
+		e.lastLocal.Store(last)
+	}
+	return last
 }
 
 // AddrPort is a TCP address without the IPv6 form of an IPv4 address.

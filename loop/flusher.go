@@ -1,8 +1,10 @@
 package loop
 
 import (
+	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 
 	errorx "github.com/panjf2000/gnet/v2/pkg/errors"
 	"github.com/panjf2000/gnet/v2/pkg/netpoll"
@@ -20,13 +22,13 @@ import (
 type flusher struct {
 	// Immutable.
 	poller *netpoll.Poller
-	drain  queue.Func // drainDirty, made once: waking allocates nothing
+	bell   bell // rung to wake the goroutine: unlike Poller.Trigger it allocates nothing
 	done   chan struct{}
 
 	// Atomic.
 	head atomic.Pointer[Conn]
 
-	// Guarded by wakeMu: held for reading while the poller is woken, so that it is not closed meanwhile.
+	// Guarded by wakeMu: held for reading while the bell is rung, so that it is not closed meanwhile.
 	wakeMu sync.RWMutex
 	closed bool
 
@@ -42,13 +44,24 @@ func newFlusher() (*flusher, error) {
 		return nil, err
 	}
 	f := &flusher{poller: poller, done: make(chan struct{}), watched: make(map[int]*Conn)}
-	f.drain = func(any) error { f.drainDirty(); return nil }
-	return f, nil
+	if f.bell, err = newBell(); err == nil {
+		if err = poller.AddRead(&netpoll.PollAttachment{FD: f.bell.r}, false); err == nil {
+			return f, nil
+		}
+		f.bell.close()
+	}
+	_ = poller.Close()
+	return nil, err
 }
 
 func (f *flusher) run() {
 	defer close(f.done)
 	_ = f.poller.Polling(func(fd int, _ netpoll.IOEvent, _ netpoll.IOFlags) error {
+		if fd == f.bell.r {
+			f.bell.hush()
+			f.drainDirty()
+			return nil
+		}
 		f.mu.Lock()
 		c := f.watched[fd]
 		f.mu.Unlock()
@@ -77,7 +90,7 @@ func (f *flusher) wake() {
 	f.wakeMu.RLock()
 	defer f.wakeMu.RUnlock()
 	if !f.closed {
-		_ = f.poller.Trigger(queue.HighPriority, f.drain, nil)
+		f.bell.ring()
 	}
 }
 
@@ -128,11 +141,67 @@ func (f *flusher) unwatch(fd int) {
 func (f *flusher) close() {
 	_ = f.poller.Trigger(queue.HighPriority, func(any) error { return errorx.ErrEngineShutdown }, nil)
 	<-f.done
+	f.release()
+}
+
+// release gives the descriptors back. The goroutine has ended, or was never started.
+func (f *flusher) release() {
 	f.wakeMu.Lock()
 	f.closed = true
 	f.wakeMu.Unlock()
 	f.mu.Lock()
 	f.unusable = true
 	f.mu.Unlock()
+	f.bell.close()
 	_ = f.poller.Close()
+}
+
+// bell is a pipe to a poller.
+type bell struct{ r, w int }
+
+func newBell() (b bell, err error) {
+	var p [2]int
+	syscall.ForkLock.RLock()
+	err = syscall.Pipe(p[:])
+	if err == nil {
+		syscall.CloseOnExec(p[0])
+		syscall.CloseOnExec(p[1])
+	}
+	syscall.ForkLock.RUnlock()
+	if err != nil {
+		return b, os.NewSyscallError("pipe", err)
+	}
+	b = bell{r: p[0], w: p[1]}
+	for _, fd := range p {
+		if err := syscall.SetNonblock(fd, true); err != nil {
+			b.close()
+			return b, os.NewSyscallError("setnonblock", err)
+		}
+	}
+	return b, nil
+}
+
+// ring wakes the poller. A full pipe has woken it already.
+func (b bell) ring() {
+	var one [1]byte
+	for {
+		if _, err := syscall.Write(b.w, one[:]); err != syscall.EINTR {
+			return
+		}
+	}
+}
+
+// hush empties the pipe.
+func (b bell) hush() {
+	var buf [64]byte
+	for {
+		if n, err := syscall.Read(b.r, buf[:]); n < len(buf) && err != syscall.EINTR {
+			return
+		}
+	}
+}
+
+func (b bell) close() {
+	_ = syscall.Close(b.r)
+	_ = syscall.Close(b.w)
 }

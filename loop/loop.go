@@ -56,7 +56,7 @@ func newLoop(e *Engine) (*Loop, error) {
 		err = l.client.Start()
 	}
 	if err != nil {
-		_ = l.flusher.poller.Close()
+		l.flusher.release()
 		return nil, err
 	}
 	go l.flusher.run()
@@ -85,7 +85,7 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 		c.mu.Unlock()
 		return nil, actionOf(leaving)
 	}
-	c.gc, c.fd = gc, gc.Fd()
+	c.gc, c.fd = gc, int32(gc.Fd())
 	now := l.engine.clock.now()
 	c.lastRead.Store(int64(now))
 	c.corked.Store(true)
@@ -133,7 +133,7 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	c.gc = nil
 	eof := errors.Is(err, io.EOF)
 	if eof && c.out.buf != nil && (c.State() == Open || c.State() == Draining) {
-		if fd, dupErr := l.engine.spare.dup(c.fd); dupErr == nil {
+		if fd, dupErr := l.engine.spare.dup(int(c.fd)); dupErr == nil {
 			l.drainAfterEOFLocked(c, fd)
 			done := c.afterFlushLocked()
 			c.mu.Unlock()
@@ -159,7 +159,7 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 
 // drainAfterEOFLocked: the peer sends nothing more, but may still read what is queued for it, through fd, which is ours.
 func (l *Loop) drainAfterEOFLocked(c *Conn, fd int) {
-	c.fd = fd
+	c.fd = int32(fd)
 	c.eof = true
 	if c.State() == Open {
 		c.setReasonLocked(io.EOF)

@@ -70,14 +70,14 @@ func (c *Conn) parkOnLoop() {
 
 // parkOnLoopLocked moves an attached connection to a duplicate of its descriptor, and returns the gnet.Conn that gnet shall close.
 func (c *Conn) parkOnLoopLocked() gnet.Conn {
-	fd, err := c.loop.engine.spare.dup(c.fd)
+	fd, err := c.loop.engine.spare.dup(int(c.fd))
 	if err != nil {
 		c.abortLocked(os.NewSyscallError("dup", err))
 		return c.gc
 	}
 	leaving := c.gc
 	c.unwatchLocked()
-	c.gc, c.fd = nil, fd
+	c.gc, c.fd = nil, int32(fd)
 	if c.out.buf != nil {
 		c.watchLocked()
 	}
@@ -88,7 +88,7 @@ func (c *Conn) parkOnLoopLocked() gnet.Conn {
 func (c *Conn) reattachOnLoopLocked(gc gnet.Conn) {
 	c.unwatchLocked()
 	c.closeFDLocked()
-	c.gc, c.fd = gc, gc.Fd()
+	c.gc, c.fd = gc, int32(gc.Fd())
 	c.lastRead.Store(int64(c.loop.engine.clock.now()))
 	if c.out.buf != nil && c.State() != Closed {
 		c.flushLocked()
@@ -160,7 +160,7 @@ func (c *Conn) reattach() bool {
 		}
 		return true
 	}
-	fd, err := socket.Dup(c.fd)
+	fd, err := socket.Dup(int(c.fd))
 	c.mu.Unlock()
 	if err != nil {
 		return false
@@ -198,7 +198,7 @@ func (c *Conn) reattach() bool {
 func (c *Conn) readRestOnLoop() {
 	buf := make([]byte, 16<<10)
 	for {
-		n, err := syscall.Read(c.fd, buf)
+		n, err := syscall.Read(int(c.fd), buf)
 		if n > 0 {
 			c.received.Add(uint64(n))
 			c.loop.received.Add(uint64(n))
@@ -351,7 +351,7 @@ func (c *Conn) detachOnLoop(reason error) (d detached) {
 		}
 	}
 	c.unwatchLocked()
-	d = detached{fd: c.fd, queued: append([]byte(nil), c.out.bytes()...)}
+	d = detached{fd: int(c.fd), queued: append([]byte(nil), c.out.bytes()...)}
 	c.out.release()
 	c.fd = -1
 	c.setReasonLocked(reason)
