@@ -1,0 +1,147 @@
+package loop_test
+
+import (
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"gridstream/loop"
+)
+
+// scriptedListener fails as often as it is told to, then accepts for real.
+type scriptedListener struct {
+	net.Listener
+	mu   sync.Mutex
+	errs []error
+}
+
+func (l *scriptedListener) Accept() (net.Conn, error) {
+	l.mu.Lock()
+	if len(l.errs) > 0 {
+		err := l.errs[0]
+		l.errs = l.errs[1:]
+		l.mu.Unlock()
+		return nil, &net.OpError{Op: "accept", Net: "tcp", Err: os.NewSyscallError("accept4", err)}
+	}
+	l.mu.Unlock()
+	return l.Listener.Accept()
+}
+
+func startAcceptor(t *testing.T, slots *loop.Slots, errs ...error) (addr string, accepted, failed *atomic.Int64, a *loop.Acceptor) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	accepted, failed = new(atomic.Int64), new(atomic.Int64)
+	a = loop.Accept(loop.AcceptorConfig{
+		Listener: &scriptedListener{Listener: ln, errs: errs},
+		Slots:    slots,
+		Logger:   slog.New(slog.DiscardHandler),
+		Accept: func(nc net.Conn) error {
+			accepted.Add(1)
+			t.Cleanup(func() { nc.Close() })
+			return nil
+		},
+		Failed: func(error) { failed.Add(1) },
+	})
+	t.Cleanup(func() { _ = a.Stop(); a.Wait() })
+	return ln.Addr().String(), accepted, failed, a
+}
+
+func dialAddr(t *testing.T, addr string) {
+	nc, err := net.Dial("tcp", addr)
+	require.NoError(t, err)
+	t.Cleanup(func() { nc.Close() })
+}
+
+func TestAcceptorSurvivesEveryError(t *testing.T) {
+	errs := []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EPROTO,
+		syscall.ENETDOWN, syscall.EHOSTUNREACH, syscall.EOPNOTSUPP, syscall.EPERM, errors.New("unheard of")}
+	addr, accepted, failed, _ := startAcceptor(t, loop.NewSlots(10), errs...)
+	dialAddr(t, addr)
+	eventually(t, "the connection", func() bool { return accepted.Load() == 1 })
+	require.EqualValues(t, len(errs), failed.Load())
+}
+
+func TestAcceptorLeavesConnectionsInTheBacklogWithoutSlots(t *testing.T) {
+	slots := loop.NewSlots(2)
+	addr, accepted, _, _ := startAcceptor(t, slots)
+	for range 5 {
+		dialAddr(t, addr)
+	}
+	eventually(t, "two", func() bool { return accepted.Load() == 2 })
+	require.False(t, slots.TryAcquire())
+	for n := int64(3); n <= 5; n++ {
+		slots.Release()
+		eventually(t, "one more", func() bool { return accepted.Load() == n })
+		require.False(t, slots.TryAcquire())
+	}
+}
+
+func TestAcceptorStopsWhileItWaits(t *testing.T) {
+	t.Run("for a connection", func(t *testing.T) {
+		_, _, _, a := startAcceptor(t, loop.NewSlots(1))
+		require.NoError(t, a.Stop())
+		a.Wait()
+	})
+	t.Run("for a slot", func(t *testing.T) {
+		slots := loop.NewSlots(1)
+		require.True(t, slots.TryAcquire())
+		_, _, _, a := startAcceptor(t, slots)
+		require.NoError(t, a.Stop())
+		a.Wait()
+	})
+	t.Run("after an error", func(t *testing.T) {
+		errs := make([]error, 1000)
+		for i := range errs {
+			errs[i] = syscall.EMFILE
+		}
+		_, _, failed, a := startAcceptor(t, loop.NewSlots(1), errs...)
+		eventually(t, "an error", func() bool { return failed.Load() > 0 })
+		require.NoError(t, a.Stop())
+		a.Wait()
+		require.Less(t, failed.Load(), int64(1000))
+	})
+}
+
+func TestSlotsAreNeverMoreThanTheirNumber(t *testing.T) {
+	slots := loop.NewSlots(3)
+	var used, most atomic.Int64
+	var wg sync.WaitGroup
+	for range 8 {
+		wg.Go(func() {
+			for range 2000 {
+				if slots.TryAcquire() {
+					n := used.Add(1)
+					for m := most.Load(); n > m && !most.CompareAndSwap(m, n); m = most.Load() {
+					}
+					used.Add(-1)
+					slots.Release()
+				}
+			}
+		})
+	}
+	stop := make(chan struct{})
+	wg.Go(func() {
+		for range 2000 {
+			if slots.Acquire(stop) {
+				slots.Release()
+			}
+		}
+	})
+	wg.Wait()
+	require.LessOrEqual(t, most.Load(), int64(3))
+	for range 3 {
+		require.True(t, slots.TryAcquire())
+	}
+	require.False(t, slots.TryAcquire())
+	timer := time.AfterFunc(10*time.Millisecond, func() { close(stop) })
+	defer timer.Stop()
+	require.False(t, slots.Acquire(stop))
+}

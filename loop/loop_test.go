@@ -1,0 +1,368 @@
+package loop_test
+
+import (
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
+
+	"gridstream/loop"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, // the goroutines that importing gnet starts
+		goleak.IgnoreTopFunction("github.com/panjf2000/ants/v2.(*poolCommon).purgeStaleWorkers"),
+		goleak.IgnoreTopFunction("github.com/panjf2000/ants/v2.(*poolCommon).ticktock"))
+}
+
+// patience bounds every wait; nothing passes by waiting for it.
+const patience = 20 * time.Second
+
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
+
+func newEngine(t testing.TB, cfg loop.Config) *loop.Engine {
+	t.Helper()
+	if cfg.Loops == 0 {
+		cfg.Loops = 2
+	}
+	if cfg.OutboundLimit == 0 {
+		cfg.OutboundLimit = 64 << 10
+	}
+	if cfg.Linger == 0 {
+		cfg.Linger = 5 * time.Second
+	}
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	e, err := loop.NewEngine(cfg)
+	require.NoError(t, err)
+	t.Cleanup(e.Close)
+	return e
+}
+
+// end is a connection and what its handler was told.
+type end struct {
+	loop.Conn
+	onData func(e *end, b []byte)
+
+	mu       sync.Mutex
+	received []byte
+	opens    int
+	closes   int
+	drained  int
+	wakes    int
+	panics   int
+	deadline int
+	reason   error
+}
+
+func (e *end) count(n *int) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	*n++
+}
+
+func (e *end) OnOpen() { e.count(&e.opens) }
+func (e *end) OnData(b []byte) {
+	if e.onData != nil {
+		e.onData(e, b)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.received = append(e.received, b...)
+}
+func (e *end) OnWake()                  { e.count(&e.wakes) }
+func (e *end) OnDrained()               { e.count(&e.drained) }
+func (e *end) OnDeadline()              { e.count(&e.deadline) }
+func (e *end) OnPanic(*loop.PanicError) { e.count(&e.panics) }
+func (e *end) OnClose(reason error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closes++
+	e.reason = reason
+}
+
+func (e *end) snapshot() end {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return end{received: append([]byte(nil), e.received...), opens: e.opens, closes: e.closes, drained: e.drained,
+		wakes: e.wakes, panics: e.panics, deadline: e.deadline, reason: e.reason}
+}
+
+func (e *end) waitClosed(t testing.TB) error {
+	t.Helper()
+	eventually(t, "OnClose", func() bool { return e.snapshot().closes > 0 })
+	return e.snapshot().reason
+}
+
+// pair attaches one end of a TCP connection; the other is the test's.
+func pair(t testing.TB, e *loop.Engine, onData func(*end, []byte)) (*end, *net.TCPConn) {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	peer, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	t.Cleanup(func() { peer.Close() })
+	nc, err := ln.Accept()
+	require.NoError(t, err)
+	c := &end{onData: onData}
+	require.NoError(t, e.Attach(nc.(*net.TCPConn), &c.Conn, c))
+	require.Equal(t, 1, c.snapshot().opens)
+	require.Equal(t, loop.Open, c.State())
+	return c, peer.(*net.TCPConn)
+}
+
+func TestConnReadsAndWrites(t *testing.T) {
+	c, peer := pair(t, newEngine(t, loop.Config{}), nil)
+	_, err := peer.Write([]byte("to the loop"))
+	require.NoError(t, err)
+	eventually(t, "the bytes", func() bool { return string(c.snapshot().received) == "to the loop" })
+	require.NoError(t, c.Write(nil, []byte("from the loop"), 13))
+	b := make([]byte, 13)
+	_, err = io.ReadFull(peer, b)
+	require.NoError(t, err)
+	require.Equal(t, "from the loop", string(b))
+	require.EqualValues(t, 11, c.Received())
+	require.EqualValues(t, 13, c.Sent())
+}
+
+func TestConnWriteIsBoundedAndTellsWhenDrained(t *testing.T) {
+	c, peer := pair(t, newEngine(t, loop.Config{OutboundLimit: 10000}), nil)
+	// More than the kernel takes while nobody reads: the queue, empty before, is over its limit for good.
+	const first = 32 << 20
+	require.NoError(t, c.Write(nil, make([]byte, first), first))
+	for range 10 {
+		require.ErrorIs(t, c.Write(nil, []byte("x"), 1), loop.ErrFull)
+	}
+	require.Greater(t, c.Buffered(), 10000)
+	require.Zero(t, c.snapshot().drained)
+	go io.Copy(io.Discard, peer)
+	eventually(t, "OnDrained", func() bool { return c.snapshot().drained == 1 })
+	eventually(t, "all sent", func() bool { return c.Sent() == first })
+	require.NoError(t, c.Write(nil, []byte("x"), 1))
+	eventually(t, "the last byte sent", func() bool { return c.Sent() == first+1 })
+	require.Equal(t, 1, c.snapshot().drained, "one for any number of refusals")
+}
+
+func TestEmptyQueueTakesOneWriteOfAnySize(t *testing.T) {
+	c, peer := pair(t, newEngine(t, loop.Config{OutboundLimit: 10}), nil)
+	require.NoError(t, c.Write(nil, make([]byte, 1<<20), 1<<20))
+	n, err := io.ReadFull(peer, make([]byte, 1<<20))
+	require.NoError(t, err)
+	require.Equal(t, 1<<20, n)
+}
+
+func TestPausedConnReadsNothingAndLosesNothing(t *testing.T) {
+	e := newEngine(t, loop.Config{})
+	c, peer := pair(t, e, nil)
+	const a, b = loop.Pause(1), loop.Pause(2)
+	for range 20 {
+		before := len(c.snapshot().received)
+		c.Pause(a)
+		c.Pause(b)
+		require.True(t, c.Paused())
+		// What is written while paused may in part still be read: pausing from outside is not instant. Writing
+		// more than one read tells that it has come into effect.
+		wrote := make(chan error, 1)
+		go func() {
+			_, err := peer.Write(make([]byte, 1<<20))
+			wrote <- err
+		}()
+		c.Resume(a)
+		require.True(t, c.Paused())
+		require.NoError(t, c.Write(nil, []byte("x"), 1)) // writing goes on
+		_, err := io.ReadFull(peer, make([]byte, 1))
+		require.NoError(t, err)
+		c.Resume(b)
+		require.NoError(t, <-wrote)
+		eventually(t, "every byte", func() bool { return len(c.snapshot().received) == before+1<<20 })
+	}
+	require.Equal(t, loop.Open, c.State())
+	require.Zero(t, c.snapshot().closes)
+}
+
+func TestPauseInsideACallbackStopsAtOnce(t *testing.T) {
+	c, peer := pair(t, newEngine(t, loop.Config{}), func(c *end, _ []byte) { c.Pause(1) })
+	_, err := peer.Write([]byte("a"))
+	require.NoError(t, err)
+	eventually(t, "the first byte", func() bool { return len(c.snapshot().received) == 1 })
+	_, err = peer.Write([]byte("b"))
+	require.NoError(t, err)
+	c.Wake() // answered on the loop, after which a read would have come
+	eventually(t, "OnWake", func() bool { return c.snapshot().wakes == 1 })
+	require.Len(t, c.snapshot().received, 1)
+	c.Resume(1)
+	eventually(t, "the second byte", func() bool { return len(c.snapshot().received) == 2 })
+}
+
+func TestResetWhileParkedStillDeliversWhatCameBefore(t *testing.T) {
+	c, peer := pair(t, newEngine(t, loop.Config{}), func(c *end, _ []byte) { c.Pause(1) })
+	_, err := peer.Write([]byte("a"))
+	require.NoError(t, err)
+	eventually(t, "the first byte", func() bool { return len(c.snapshot().received) == 1 })
+	_, err = peer.Write([]byte("bc"))
+	require.NoError(t, err)
+	require.NoError(t, peer.SetLinger(0))
+	require.NoError(t, peer.Close())
+	c.Resume(1)
+	eventually(t, "the rest, or the next pause", func() bool { c.Resume(1); return c.snapshot().closes == 1 })
+	require.ErrorContains(t, c.snapshot().reason, "reset")
+}
+
+func TestCloseDeliversWhatIsQueuedAndDropsInput(t *testing.T) {
+	c, peer := pair(t, newEngine(t, loop.Config{OutboundLimit: 16 << 20}), nil)
+	payload := make([]byte, 8<<20)
+	require.NoError(t, c.Write(nil, payload, len(payload)))
+	require.True(t, c.Close(io.ErrNoProgress))
+	require.False(t, c.Close(io.ErrClosedPipe))
+	require.ErrorIs(t, c.Write(nil, []byte("x"), 1), loop.ErrClosed)
+	_, err := peer.Write([]byte("too late"))
+	require.NoError(t, err)
+	n, err := io.Copy(io.Discard, peer)
+	require.NoError(t, err)
+	require.EqualValues(t, len(payload), n)
+	require.NoError(t, peer.Close())
+	require.Equal(t, io.ErrNoProgress, c.waitClosed(t))
+	require.Empty(t, c.snapshot().received)
+}
+
+func TestCloseOfAParkedConnReadsUntilFIN(t *testing.T) {
+	c, peer := pair(t, newEngine(t, loop.Config{}), func(c *end, _ []byte) { c.Pause(1) })
+	_, err := peer.Write([]byte("a"))
+	require.NoError(t, err)
+	eventually(t, "the first byte", func() bool { return len(c.snapshot().received) == 1 })
+	_, err = peer.Write([]byte("never delivered"))
+	require.NoError(t, err)
+	c.Close(io.ErrNoProgress)
+	_, err = io.Copy(io.Discard, peer) // FIN, and no reset
+	require.NoError(t, err)
+	require.NoError(t, peer.Close())
+	require.Equal(t, io.ErrNoProgress, c.waitClosed(t))
+	require.Len(t, c.snapshot().received, 1)
+}
+
+func TestPeerThatNeverReadsIsClosedAfterTheLingerLimit(t *testing.T) {
+	c, _ := pair(t, newEngine(t, loop.Config{OutboundLimit: 64 << 20, Linger: 200 * time.Millisecond}), nil)
+	require.NoError(t, c.Write(nil, make([]byte, 32<<20), 32<<20))
+	c.Close(io.ErrNoProgress)
+	require.Equal(t, io.ErrNoProgress, c.waitClosed(t))
+}
+
+func TestStallLimit(t *testing.T) {
+	c, _ := pair(t, newEngine(t, loop.Config{OutboundLimit: 64 << 20, Stall: 200 * time.Millisecond}), nil)
+	require.NoError(t, c.Write(nil, make([]byte, 32<<20), 32<<20))
+	require.Equal(t, loop.ErrStall, c.waitClosed(t))
+}
+
+func TestIdleLimitCountsFromTheLastRead(t *testing.T) {
+	c, peer := pair(t, newEngine(t, loop.Config{Idle: 300 * time.Millisecond}), nil)
+	start := time.Now()
+	for time.Since(start) < 600*time.Millisecond {
+		_, err := peer.Write([]byte("x"))
+		require.NoError(t, err)
+		n := len(c.snapshot().received)
+		eventually(t, "a byte", func() bool { return len(c.snapshot().received) >= n })
+		time.Sleep(10 * time.Millisecond) // the traffic of a peer that is not idle
+	}
+	require.Zero(t, c.snapshot().closes)
+	require.Equal(t, loop.ErrIdle, c.waitClosed(t))
+}
+
+func TestDeadlineIsToldOnceAndCanBeTakenBack(t *testing.T) {
+	e := newEngine(t, loop.Config{})
+	c, _ := pair(t, e, nil)
+	other, _ := pair(t, e, nil)
+	other.SetDeadline(50 * time.Millisecond)
+	other.SetDeadline(0)
+	c.SetDeadline(100 * time.Millisecond)
+	eventually(t, "OnDeadline", func() bool { return c.snapshot().deadline == 1 })
+	require.Equal(t, loop.Open, c.State())
+	require.Zero(t, other.snapshot().deadline)
+}
+
+func TestPanicEndsOnlyItsConnection(t *testing.T) {
+	e := newEngine(t, loop.Config{Loops: 1})
+	bad, badPeer := pair(t, e, func(*end, []byte) { panic("boom") })
+	good, goodPeer := pair(t, e, nil)
+	_, err := badPeer.Write([]byte("x"))
+	require.NoError(t, err)
+	var p *loop.PanicError
+	require.ErrorAs(t, bad.waitClosed(t), &p)
+	require.Equal(t, "boom", p.Value)
+	require.Contains(t, string(p.Stack), "loop_test.go")
+	require.Equal(t, 1, bad.snapshot().panics)
+	_, err = goodPeer.Write([]byte("x"))
+	require.NoError(t, err)
+	eventually(t, "the other's byte", func() bool { return len(good.snapshot().received) == 1 })
+}
+
+func TestDetachGivesTheSocketBack(t *testing.T) {
+	c, peer := pair(t, newEngine(t, loop.Config{}), nil)
+	nc, _, err := c.Detach(io.ErrNoProgress)
+	require.NoError(t, err)
+	defer nc.Close()
+	require.Equal(t, io.ErrNoProgress, c.waitClosed(t))
+	_, err = peer.Write([]byte("hello"))
+	require.NoError(t, err)
+	b := make([]byte, 5)
+	_, err = io.ReadFull(nc, b)
+	require.NoError(t, err)
+	require.Equal(t, "hello", string(b))
+	_, _, err = c.Detach(io.ErrNoProgress)
+	require.ErrorIs(t, err, loop.ErrClosed)
+}
+
+func TestEngineCloseFinishesEveryConn(t *testing.T) {
+	e := newEngine(t, loop.Config{OutboundLimit: 64 << 20})
+	var ends []*end
+	for i := range 40 {
+		c, peer := pair(t, e, nil)
+		switch i % 4 {
+		case 1:
+			c.Pause(1)
+		case 2:
+			require.NoError(t, c.Write(nil, make([]byte, 32<<20), 32<<20))
+			c.Close(io.ErrNoProgress)
+		case 3:
+			require.NoError(t, c.Write(nil, make([]byte, 32<<20), 32<<20))
+			require.NoError(t, peer.CloseWrite())
+		}
+		ends = append(ends, c)
+	}
+	e.Close()
+	for i, c := range ends {
+		s := c.snapshot()
+		require.Equal(t, 1, s.closes, i)
+		require.Error(t, s.reason)
+		require.Equal(t, loop.Closed, c.State())
+		require.ErrorIs(t, c.Write(nil, []byte("x"), 1), loop.ErrClosed)
+		c.Pause(1)
+		c.Resume(1)
+		c.Wake()
+		c.Close(nil)
+		c.Abort(nil)
+		_, _, err := c.Detach(nil)
+		require.Error(t, err)
+	}
+	c := &end{}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	require.ErrorIs(t, e.Attach(nc.(*net.TCPConn), &c.Conn, c), loop.ErrEngineClosed)
+	require.Zero(t, c.snapshot().opens)
+}

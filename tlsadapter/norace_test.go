@@ -1,0 +1,5 @@
+//go:build !race
+
+package tlsadapter_test
+
+const raceEnabled = false
