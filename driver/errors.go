@@ -75,7 +75,7 @@ var resultNames = [...]string{
 
 // Error names the code.
 func (c ResultCode) Error() string {
-	if int(c) < len(resultNames) {
+	if uint64(c) < uint64(len(resultNames)) {
 		return prefix + resultNames[c]
 	}
 	return fmt.Sprintf(prefix+"result code %d", uint32(c))

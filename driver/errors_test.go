@@ -71,7 +71,8 @@ func TestCodeOf(t *testing.T) {
 }
 
 func TestErrorMatchesItsCodeAndItsCause(t *testing.T) {
-	err := fmt.Errorf("zone: %w", &driver.Error{Op: "Initialize", Code: driver.ErrSocketBind, Err: os.NewSyscallError("bind", syscall.EADDRINUSE)})
+	taken := os.NewSyscallError("bind", syscall.EADDRINUSE)
+	err := fmt.Errorf("zone: %w", &driver.Error{Op: "Initialize", Code: driver.ErrSocketBind, Err: taken})
 	require.ErrorIs(t, err, driver.ErrSocketBind)
 	require.ErrorIs(t, err, syscall.EADDRINUSE)
 	require.NotErrorIs(t, err, driver.ErrSocketListen)

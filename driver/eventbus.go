@@ -20,8 +20,10 @@ import (
 // added later are not its business. Those that are cancelled meanwhile stay in its list, and it finds their target gone
 // when it gets to them. The load of the target is where a delivery starts: a Cancel that comes after it does not wait.
 //
-// BenchmarkEventDispatch has the alternatives: under a sync.RWMutex the loops write to one cache line with every event and
-// a subscriber that subscribes can deadlock; a sync.Map has no order and pays for hashing.
+// BenchmarkEventDispatch and its Parallel have the alternatives. With one subscriber and two loops at once an event takes
+// 8 ns here, 16 under a sync.RWMutex, where every event writes to one cache line and a callback that subscribes
+// deadlocks, and 11 to 19 with a sync.Map, which keeps no order. With hundreds of subscribers the calls are what counts:
+// the look at each target makes it 2.2 ns a call instead of the mutex's 2.0; the map takes 8.
 
 // Event is a change of one connection.
 type Event struct {
@@ -137,28 +139,26 @@ func (b *EventBus) dispatch(ev Event, established bool, onPanic func(any, []byte
 		return
 	}
 	for rest := *list; len(rest) > 0; {
-		rest = deliver(rest, ev, established, onPanic)
+		rest = rest[deliver(rest, ev, established, onPanic):]
 	}
 }
 
-// deliver calls the subscribers of list in turn. When one panics it returns those that come after.
-func deliver(list []*Subscription, ev Event, established bool, onPanic func(any, []byte)) (rest []*Subscription) {
+// deliver calls the subscribers of list in turn, until one panics, and returns how many had their turn.
+func deliver(list []*Subscription, ev Event, established bool, onPanic func(any, []byte)) (turns int) {
 	defer func() {
 		if v := recover(); v != nil && onPanic != nil {
 			onPanic(v, debug.Stack())
 		}
 	}()
-	for i, s := range list {
-		t := s.target.Load()
-		if t == nil {
-			continue
-		}
-		rest = list[i+1:]
-		if established {
+	for _, s := range list {
+		turns++
+		switch t := s.target.Load(); {
+		case t == nil:
+		case established:
 			t.subscriber.OnConnectionEstablished(ev)
-		} else {
+		default:
 			t.subscriber.OnConnectionDisconnected(ev)
 		}
 	}
-	return nil
+	return turns
 }

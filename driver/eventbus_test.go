@@ -300,6 +300,9 @@ func (w *witness) OnConnectionEstablished(ev driver.Event) {
 		w.broken[d] = fmt.Sprintf("%d after %d", n, w.last[d])
 	}
 	w.last[d] = n
+	if n%4 == 0 {
+		runtime.Gosched() // lets the writers in while the dispatch is under way
+	}
 }
 
 func (w *witness) OnConnectionDisconnected(driver.Event) {}
@@ -354,7 +357,7 @@ func TestEventBusUnderConcurrency(t *testing.T) {
 					}
 				}
 				cancel(w, sub)
-				if i < stays || i%50 == 0 {
+				if i < stays || i%10 == 0 {
 					witnesses[c] = append(witnesses[c], w)
 				}
 			}
@@ -368,9 +371,6 @@ func TestEventBusUnderConcurrency(t *testing.T) {
 				begun[d].Store(n)
 				bus.DispatchEstablished(ev, func(v any, _ []byte) { t.Error(v) })
 				done[d].Store(n)
-				if n%16 == 0 {
-					runtime.Gosched()
-				}
 			}
 		})
 	}
@@ -400,6 +400,33 @@ func TestEventBusUnderConcurrency(t *testing.T) {
 	require.NotZero(t, received)
 	require.Equal(t, []uint32{events, events, events}, stayed.last)
 	require.Equal(t, []uint32{1, 1, 1}, stayed.first)
+}
+
+func TestEventBusLosesNoSubscriptionToConcurrentWriters(t *testing.T) {
+	const writers, each = 8, 6
+	for range 300 { // often enough that two of them meet
+		var bus driver.EventBus
+		var calls [writers][each]int
+		start := make(chan struct{})
+		var writing sync.WaitGroup
+		for w := range writers {
+			writing.Go(func() {
+				<-start
+				for i := range each {
+					sub := onEstablished(&bus, func(driver.Event) { calls[w][i]++ })
+					if i%2 == 1 {
+						sub.Cancel()
+					}
+				}
+			})
+		}
+		close(start)
+		writing.Wait()
+		bus.DispatchEstablished(numbered(1), nil)
+		for w := range writers {
+			require.Equal(t, [each]int{1, 0, 1, 0, 1, 0}, calls[w])
+		}
+	}
 }
 
 // busModel is what an EventBus should do, for one goroutine; the callbacks check it as they are called.

@@ -128,6 +128,16 @@ func TestFramingOfLegalPackets(t *testing.T) {
 	}
 }
 
+func TestFramingOfTwoPacketsInThreeReads(t *testing.T) {
+	r := fragmentReader{framing: driver.LengthPrefix16BE, max: 1000}
+	for _, read := range []string{"000268", "6900", "0121"} {
+		r.feed(t, unhex(t, read))
+	}
+	require.NoError(t, r.err)
+	require.Empty(t, r.buf)
+	require.Equal(t, [][]byte{[]byte("hi"), []byte("!")}, r.packets)
+}
+
 func TestFramingOfFramesThatCannotBe(t *testing.T) {
 	for _, v := range badFrames {
 		t.Run(fmt.Sprintf("%v/%s", v.framing, v.bytes), func(t *testing.T) {

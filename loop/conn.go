@@ -93,6 +93,8 @@ type Conn struct {
 	// Guarded by mu.
 	mu        sync.Mutex
 	fd        int32     // -1: gone
+	attaching bool      // being enrolled into gnet
+	reopened  bool      // gnet's OnOpen came since the reattacher cleared it
 	gc        gnet.Conn // nil unless attached
 	out       outbound
 	reason    error // the first one
@@ -101,7 +103,6 @@ type Conn struct {
 	pauses    Pause
 	dirty     bool // in the flusher's list
 	watched   bool // the flusher's poller tells when fd is writable
-	attaching bool // being enrolled into gnet
 	starved   bool // a Write found the queue full, and OnDrained was not called since
 	eof       bool // the peer's FIN was seen with bytes queued
 	broken    bool // a write failed; reading goes on, since what came before may still be there

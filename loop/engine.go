@@ -66,12 +66,15 @@ func (e *Engine) Attach(nc *net.TCPConn, c *Conn, h Handler) error {
 	c.loop, c.h, c.fd, c.attaching = l, h, -1, true
 	c.local, c.remote = e.shareLocal(AddrPort(nc.LocalAddr())), AddrPort(nc.RemoteAddr())
 	err := l.enroll(nc, c)
-	if err != nil && c.State() == New {
-		l.load.Add(-1)
-		c.state.Store(uint32(Closed))
-		return err
+	if c.State() != New {
+		return nil // OnOpen was called, whatever came then
 	}
-	return nil
+	if err == nil {
+		err = ErrNotRegistered
+	}
+	l.load.Add(-1)
+	c.state.Store(uint32(Closed))
+	return err
 }
 
 // shareLocal is a pointer to a, the same as last time if a is.

@@ -79,6 +79,7 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	}
 	c.mu.Lock()
 	c.attaching = false
+	c.reopened = true
 	if c.State() != New {
 		c.reattachOnLoopLocked(gc)
 		leaving := c.settleOnLoopLocked()
@@ -256,7 +257,8 @@ func (l *Loop) schedule(c *Conn, now, d time.Duration) {
 	}
 }
 
-// enroll gives nc to gnet, on this loop, and blocks until OnOpen returned. nc is closed.
+// enroll gives nc to gnet, on this loop, and blocks until OnOpen returned. nc is closed. The caller has to look whether OnOpen
+// was called: where the poller refuses, gnet closes its copy and tells nobody.
 func (l *Loop) enroll(nc *net.TCPConn, c *Conn) error {
 	if !l.engine.enrolling.enter() {
 		nc.Close()
@@ -265,16 +267,8 @@ func (l *Loop) enroll(nc *net.TCPConn, c *Conn) error {
 	defer l.engine.enrolling.leave()
 	ownZone(nc.LocalAddr())
 	ownZone(nc.RemoteAddr())
-	if _, err := l.client.EnrollContext(nc, c); err != nil {
-		return err
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.attaching {
-		// The poller refused, gnet closed its copy, and OnOpen was not called. gnet tells nobody.
-		return ErrNotRegistered
-	}
-	return nil
+	_, err := l.client.EnrollContext(nc, c)
+	return err
 }
 
 // ownZone gives an address a zone string of its own: gnet puts its memory into a pool on close.

@@ -101,6 +101,13 @@ func (e *end) snapshot() end {
 		wakes: e.wakes, panics: e.panics, deadline: e.deadline, reason: e.reason}
 }
 
+// size is how many bytes were received.
+func (e *end) size() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return len(e.received)
+}
+
 func (e *end) waitClosed(t testing.TB) error {
 	t.Helper()
 	eventually(t, "OnClose", func() bool { return e.snapshot().closes > 0 })
@@ -136,7 +143,7 @@ func TestConnReadsAndWrites(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "from the loop", string(b))
 	require.EqualValues(t, 11, c.Received())
-	require.EqualValues(t, 13, c.Sent())
+	eventually(t, "the count of what the kernel took", func() bool { return c.Sent() == 13 })
 }
 
 func TestConnWriteIsBoundedAndTellsWhenDrained(t *testing.T) {
@@ -170,7 +177,7 @@ func TestPausedConnReadsNothingAndLosesNothing(t *testing.T) {
 	c, peer := pair(t, e, nil)
 	const a, b = loop.Pause(1), loop.Pause(2)
 	for range 20 {
-		before := len(c.snapshot().received)
+		before := c.size()
 		c.Pause(a)
 		c.Pause(b)
 		require.True(t, c.Paused())
@@ -188,7 +195,7 @@ func TestPausedConnReadsNothingAndLosesNothing(t *testing.T) {
 		require.NoError(t, err)
 		c.Resume(b)
 		require.NoError(t, <-wrote)
-		eventually(t, "every byte", func() bool { return len(c.snapshot().received) == before+1<<20 })
+		eventually(t, "every byte", func() bool { return c.size() == before+1<<20 })
 	}
 	require.Equal(t, loop.Open, c.State())
 	require.Zero(t, c.snapshot().closes)
@@ -198,21 +205,21 @@ func TestPauseInsideACallbackStopsAtOnce(t *testing.T) {
 	c, peer := pair(t, newEngine(t, loop.Config{}), func(c *end, _ []byte) { c.Pause(1) })
 	_, err := peer.Write([]byte("a"))
 	require.NoError(t, err)
-	eventually(t, "the first byte", func() bool { return len(c.snapshot().received) == 1 })
+	eventually(t, "the first byte", func() bool { return c.size() == 1 })
 	_, err = peer.Write([]byte("b"))
 	require.NoError(t, err)
 	c.Wake() // answered on the loop, after which a read would have come
 	eventually(t, "OnWake", func() bool { return c.snapshot().wakes == 1 })
 	require.Len(t, c.snapshot().received, 1)
 	c.Resume(1)
-	eventually(t, "the second byte", func() bool { return len(c.snapshot().received) == 2 })
+	eventually(t, "the second byte", func() bool { return c.size() == 2 })
 }
 
 func TestResetWhileParkedStillDeliversWhatCameBefore(t *testing.T) {
 	c, peer := pair(t, newEngine(t, loop.Config{}), func(c *end, _ []byte) { c.Pause(1) })
 	_, err := peer.Write([]byte("a"))
 	require.NoError(t, err)
-	eventually(t, "the first byte", func() bool { return len(c.snapshot().received) == 1 })
+	eventually(t, "the first byte", func() bool { return c.size() == 1 })
 	_, err = peer.Write([]byte("bc"))
 	require.NoError(t, err)
 	require.NoError(t, peer.SetLinger(0))
@@ -243,7 +250,7 @@ func TestCloseOfAParkedConnReadsUntilFIN(t *testing.T) {
 	c, peer := pair(t, newEngine(t, loop.Config{}), func(c *end, _ []byte) { c.Pause(1) })
 	_, err := peer.Write([]byte("a"))
 	require.NoError(t, err)
-	eventually(t, "the first byte", func() bool { return len(c.snapshot().received) == 1 })
+	eventually(t, "the first byte", func() bool { return c.size() == 1 })
 	_, err = peer.Write([]byte("never delivered"))
 	require.NoError(t, err)
 	c.Close(io.ErrNoProgress)
@@ -273,8 +280,8 @@ func TestIdleLimitCountsFromTheLastRead(t *testing.T) {
 	for time.Since(start) < 600*time.Millisecond {
 		_, err := peer.Write([]byte("x"))
 		require.NoError(t, err)
-		n := len(c.snapshot().received)
-		eventually(t, "a byte", func() bool { return len(c.snapshot().received) >= n })
+		n := c.size()
+		eventually(t, "a byte", func() bool { return c.size() >= n })
 		time.Sleep(10 * time.Millisecond) // the traffic of a peer that is not idle
 	}
 	require.Zero(t, c.snapshot().closes)
@@ -306,7 +313,7 @@ func TestPanicEndsOnlyItsConnection(t *testing.T) {
 	require.Equal(t, 1, bad.snapshot().panics)
 	_, err = goodPeer.Write([]byte("x"))
 	require.NoError(t, err)
-	eventually(t, "the other's byte", func() bool { return len(good.snapshot().received) == 1 })
+	eventually(t, "the other's byte", func() bool { return good.size() == 1 })
 }
 
 func TestDetachGivesTheSocketBack(t *testing.T) {
@@ -334,10 +341,10 @@ func TestEngineCloseFinishesEveryConn(t *testing.T) {
 		case 1:
 			c.Pause(1)
 		case 2:
-			require.NoError(t, c.Write(nil, make([]byte, 32<<20), 32<<20))
+			require.NoError(t, c.Write(nil, make([]byte, 8<<20), 8<<20))
 			c.Close(io.ErrNoProgress)
 		case 3:
-			require.NoError(t, c.Write(nil, make([]byte, 32<<20), 32<<20))
+			require.NoError(t, c.Write(nil, make([]byte, 8<<20), 8<<20))
 			require.NoError(t, peer.CloseWrite())
 		}
 		ends = append(ends, c)

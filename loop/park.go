@@ -160,6 +160,7 @@ func (c *Conn) reattach() bool {
 		}
 		return true
 	}
+	c.reopened = false
 	fd, err := socket.Dup(int(c.fd))
 	c.mu.Unlock()
 	if err != nil {
@@ -176,13 +177,17 @@ func (c *Conn) reattach() bool {
 		return true
 	}
 	err = c.loop.enroll(nc, c)
-	if err == nil {
-		return true
-	}
 	if isShortage(err) {
 		return false
 	}
 	c.mu.Lock()
+	if err == nil && c.reopened {
+		c.mu.Unlock()
+		return true
+	}
+	if err == nil {
+		err = ErrNotRegistered
+	}
 	c.attaching = false
 	c.abortLocked(err)
 	c.closeFDLocked()

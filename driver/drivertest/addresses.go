@@ -1,0 +1,3 @@
+package drivertest
+
+func addressProperties() []property { return nil }

@@ -1,0 +1,147 @@
+package drivertest
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"gridstream/driver"
+)
+
+// settledSoon is a moment in which something wrong would probably happen.
+const settledSoon = 2 * time.Millisecond
+
+// closeInEstablished: a subscriber may turn a connection away.
+func closeInEstablished(s *suite) {
+	server := s.bare(driver.Config{})
+	server.Events().Subscribe(driver.SubscriberFuncs{Established: func(ev driver.Event) {
+		assert.NoError(s, ev.Conn.Send([]byte("go away")))
+		ev.Conn.Close(errKicked)
+	}})
+	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.StartListen(0))
+	client := s.client(driver.Config{})
+	for i := range 20 {
+		require.NoError(s, client.ConnectTo(server.addr()))
+		client.expect("go away")
+		s.await("both ends", func() bool {
+			return server.Stats().Disconnected == uint64(i+1) && client.Stats().Disconnected == uint64(i+1)
+		})
+		require.Zero(s, server.NumberOfConnections())
+	}
+	for _, ev := range server.events.all() {
+		if !ev.up {
+			require.ErrorIs(s, ev.Reason, errKicked)
+		}
+	}
+}
+
+// callsInCallbacks: what does not block may be called from a callback.
+func callsInCallbacks(s *suite) {
+	server := s.bare(driver.Config{})
+	group := driver.NewGroup()
+	all := func(ev driver.Event) {
+		server.Update()
+		server.IsListening()
+		server.Port()
+		server.Stats()
+		server.NumberOfConnections()
+		server.Broadcast([]byte("b"), func(driver.Conn) bool { return true })
+		group.Broadcast([]byte("g"))
+		for c := range server.Conns() {
+			c.Stats()
+			c.PauseReading()
+			c.ResumeReading()
+		}
+		group.Add(ev.Conn)
+		ev.Conn.Authenticated()
+		ev.Conn.SetValue(1)
+		_ = server.Send(ev.Address, []byte("s"))
+		_, _, _ = server.Receive(make([]byte, 100))
+		_ = server.DisconnectFrom(netip.MustParseAddrPort("127.0.0.1:9"))
+	}
+	server.Events().Subscribe(driver.SubscriberFuncs{Established: all, Disconnected: all})
+	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.StartListen(0))
+	for range 5 {
+		client := s.client(driver.Config{EventLoops: 1})
+		cc, sc := s.connect(client, server)
+		require.NoError(s, cc.Send([]byte("hello")))
+		require.NoError(s, client.Close())
+		server.awaitEnd(sc)
+	}
+	s.await("the group to be empty", func() bool { return group.Len() == 0 })
+}
+
+// nobody is an address of the loopback where nobody listens.
+func (s *suite) nobody() netip.AddrPort {
+	s.Helper()
+	n := s.client(driver.Config{EventLoops: 1}) // keeps the port, and does not listen
+	return n.addr()
+}
+
+// connectToFails: a single Disconnected.
+func connectToFails(s *suite) {
+	for _, dispatch := range []driver.Dispatch{driver.DispatchOnLoop, driver.DispatchOnUpdate} {
+		client := s.client(driver.Config{Dispatch: dispatch, MaxConnections: 3})
+		nobody := s.nobody()
+		for i := range 10 { // and it holds no room for a connection afterwards
+			require.NoError(s, client.ConnectTo(nobody))
+			s.await("Disconnected", func() bool { client.Update(); return len(client.events.failures(nobody)) == i+1 })
+		}
+		reason := client.awaitFailure(nobody)
+		require.Equal(s, driver.ErrSocketConnect, driver.CodeOf(reason))
+		require.ErrorIs(s, reason, refused)
+		up, down := client.events.counts()
+		require.Zero(s, up)
+		require.Equal(s, 10, down)
+		require.EqualValues(s, 10, client.Stats().ConnectsFailed)
+		require.Zero(s, client.NumberOfConnections())
+		require.False(s, client.IsConnectedTo(nobody))
+		s.connect(client, s.server(driver.Config{}))
+	}
+}
+
+// churn: connections that come and go from all sides at once have their events, see recorder.check.
+func churn(s *suite) {
+	server := s.server(driver.Config{})
+	var group sync.WaitGroup
+	var stop atomic.Bool
+	for i := range 6 {
+		client := s.client(driver.Config{EventLoops: 1})
+		group.Add(1)
+		go func() {
+			defer group.Done()
+			for n := 0; n < amount(100); n++ {
+				err := client.ConnectTo(server.addr())
+				assert.NoError(s, err)
+				if n%2 == 0 {
+					pace(settledSoon)
+				}
+				if err := client.DisconnectFrom(server.addr()); err != nil && i%2 == 0 {
+					assert.ErrorIs(s, err, driver.ErrNotConnected) // the server was faster
+				}
+				assert.True(s, eventually(func() bool {
+					st := client.Stats()
+					return st.Dialled+st.ConnectsFailed == uint64(n+1) && st.Disconnected == st.Dialled
+				}), "the end of a connection")
+			}
+		}()
+	}
+	done := s.background("kicking", func() {
+		for !stop.Load() {
+			for c := range server.Conns() {
+				c.Close(errKicked)
+			}
+			pace(settledSoon)
+		}
+	})
+	group.Wait()
+	stop.Store(true)
+	done()
+	s.await("all ends", func() bool { st := server.Stats(); return st.Disconnected == st.Accepted })
+}

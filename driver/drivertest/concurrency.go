@@ -1,0 +1,3 @@
+package drivertest
+
+func concurrencyProperties() []property { return nil }

@@ -1,0 +1,3 @@
+package drivertest
+
+func gridMateProperties() []property { return nil }

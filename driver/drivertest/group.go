@@ -1,0 +1,3 @@
+package drivertest
+
+func groupProperties() []property { return nil }

@@ -1,0 +1,3 @@
+package drivertest
+
+func handleProperties() []property { return nil }

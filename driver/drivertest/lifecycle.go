@@ -1,0 +1,3 @@
+package drivertest
+
+func lifecycleProperties() []property { return nil }

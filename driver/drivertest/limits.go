@@ -1,0 +1,3 @@
+package drivertest
+
+func limitProperties() []property { return nil }

@@ -1,0 +1,244 @@
+package drivertest
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"gridstream/driver"
+)
+
+// errKicked is an application's own reason.
+var errKicked = errors.New("kicked by a game master")
+
+// refused is what the system says where nobody listens.
+const refused = syscall.ECONNREFUSED
+
+func reasonProperties() []property {
+	return []property{
+		{"ErrPeerClosed", func(s *suite) {
+			l := s.pair(driver.Config{}, driver.Config{})
+			l.cc.Close(errKicked)
+			reason := l.server.awaitEnd(l.sc)
+			require.ErrorIs(s, reason, driver.ErrPeerClosed)
+			require.ErrorIs(s, reason, io.EOF)
+		}},
+		{"ErrDisconnected", reasonDisconnected},
+		{"OwnReason", reasonOwn},
+		{"OwnReasonThatWrapsAStandardError", reasonOwnWraps},
+		{"FirstWins", reasonFirstWins},
+		{"ErrShutdown", reasonShutdown},
+		{"ErrIdleTimeout", reasonIdle},
+		{"ErrLoginTimeout", reasonLogin},
+		{"ErrProtocol", func(s *suite) {
+			l := s.pair(driver.Config{Framing: raw{}}, driver.Config{})
+			require.NoError(s, l.cc.Send([]byte("\x00\x00")))
+			require.ErrorIs(s, l.server.awaitEnd(l.sc), driver.ErrProtocol)
+		}},
+		{"ErrSlowConsumer", reasonSlowConsumer},
+		{"ErrRateLimited", reasonRateLimited},
+		{"ErrHijacked", func(s *suite) {
+			l := s.pair(driver.Config{}, driver.Config{})
+			s.hijack(l.sc)
+			require.ErrorIs(s, l.server.awaitEnd(l.sc), driver.ErrHijacked)
+		}},
+		{"ErrStallTimeout", reasonStall},
+		{"DisconnectFromGivesUpConnectTo", reasonGivenUp},
+	}
+}
+
+func reasonDisconnected(s *suite) {
+	for _, end := range []func(l *link){
+		func(l *link) { require.NoError(s, l.server.DisconnectFrom(l.sc.RemoteAddr())) },
+		func(l *link) { l.sc.Close(nil) },
+	} {
+		l := s.pair(driver.Config{}, driver.Config{})
+		end(l)
+		require.ErrorIs(s, l.server.awaitEnd(l.sc), driver.ErrDisconnected)
+		require.ErrorIs(s, l.client.awaitEnd(l.cc), driver.ErrPeerClosed)
+	}
+}
+
+func reasonOwn(s *suite) {
+	l := s.pair(driver.Config{}, driver.Config{})
+	l.sc.Close(errKicked)
+	require.ErrorIs(s, l.server.awaitEnd(l.sc), errKicked)
+}
+
+// reasonOwnWraps: a reason of the application's is not taken for something that happened to the socket.
+func reasonOwnWraps(s *suite) {
+	for _, cause := range []error{io.EOF, net.ErrClosed, os.ErrDeadlineExceeded, syscall.ECONNRESET, os.NewSyscallError("read", syscall.EIO)} {
+		l := s.pair(driver.Config{EventLoops: 1}, driver.Config{EventLoops: 1})
+		own := fmt.Errorf("%w: the player's save game: %w", errKicked, cause)
+		l.sc.Close(own)
+		reason := l.server.awaitEnd(l.sc)
+		require.ErrorIs(s, reason, errKicked)
+		require.NotErrorIs(s, reason, driver.ErrPeerClosed)
+	}
+	l := s.pair(driver.Config{}, driver.Config{})
+	l.sc.Close(io.EOF)
+	require.NotErrorIs(s, l.server.awaitEnd(l.sc), driver.ErrPeerClosed, "Close(io.EOF)")
+}
+
+func reasonFirstWins(s *suite) {
+	l := s.pair(driver.Config{}, driver.Config{})
+	l.sc.Close(errKicked)
+	l.sc.Close(errors.New("another"))
+	_ = l.server.DisconnectFrom(l.sc.RemoteAddr())
+	_ = l.client.Close()
+	require.ErrorIs(s, l.server.awaitEnd(l.sc), errKicked)
+}
+
+func reasonShutdown(s *suite) {
+	for _, orderly := range []bool{true, false} {
+		l := s.pair(driver.Config{}, driver.Config{})
+		if orderly {
+			s.must("Shutdown", func() { require.NoError(s, l.server.Shutdown(s.context())) })
+		} else {
+			s.must("Close", func() { require.NoError(s, l.server.Close()) })
+		}
+		reason := l.server.awaitEnd(l.sc)
+		require.ErrorIs(s, reason, driver.ErrShutdown)
+		require.ErrorIs(s, reason, net.ErrClosed)
+		l.client.awaitEnd(l.cc)
+	}
+}
+
+// reasonIdle: sending does not count, receiving does.
+func reasonIdle(s *suite) {
+	const idle = 300 * time.Millisecond
+	l := s.pair(driver.Config{}, driver.Config{IdleTimeout: idle})
+	began := time.Now()
+	var last time.Time
+	for time.Since(began) < 3*idle {
+		last = time.Now()
+		if l.cc.Send([]byte("alive")) != nil {
+			break
+		}
+		time.Sleep(idle / 10)
+	}
+	reason := l.server.awaitEnd(l.sc)
+	require.ErrorIs(s, reason, driver.ErrIdleTimeout)
+	require.ErrorIs(s, reason, os.ErrDeadlineExceeded)
+	require.GreaterOrEqual(s, time.Since(last), idle-100*time.Millisecond)
+	require.ErrorIs(s, l.client.awaitEnd(l.cc), driver.ErrPeerClosed)
+}
+
+func reasonLogin(s *suite) {
+	server := s.bare(driver.Config{LoginTimeout: 300 * time.Millisecond})
+	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.StartListen(0))
+	server.Events().Subscribe(driver.SubscriberFuncs{Established: func(ev driver.Event) {
+		if server.Stats().Accepted == 1 {
+			ev.Conn.Authenticated()
+		}
+	}})
+	known, unknown := s.client(driver.Config{}), s.client(driver.Config{})
+	kc, ks := s.connect(known, server)
+	began := time.Now()
+	require.NoError(s, unknown.ConnectTo(server.addr()))
+	s.await("Disconnected", func() bool { return server.Stats().Disconnected == 1 })
+	require.GreaterOrEqual(s, time.Since(began), 200*time.Millisecond)
+	var reason error
+	s.await("its event", func() bool {
+		for _, ev := range server.events.all() {
+			if !ev.up {
+				reason = ev.Reason
+			}
+		}
+		return reason != nil
+	})
+	require.ErrorIs(s, reason, driver.ErrLoginTimeout)
+	require.ErrorIs(s, reason, os.ErrDeadlineExceeded)
+	(&link{known, server, kc, ks}).talks("logged in")
+
+	// It does not apply to connections that were dialled.
+	dialler := s.client(driver.Config{LoginTimeout: 50 * time.Millisecond})
+	patient := s.server(driver.Config{})
+	dc, ps := s.connect(dialler, patient)
+	time.Sleep(150 * time.Millisecond)
+	(&link{dialler, patient, dc, ps}).talks("dialled")
+}
+
+func reasonSlowConsumer(s *suite) {
+	for _, broadcast := range []bool{false, true} {
+		l := s.pair(driver.Config{}, driver.Config{SlowConsumer: driver.DisconnectSlow})
+		l.cc.PauseReading()
+		for deadline := time.Now().Add(patience); ; {
+			if broadcast {
+				if l.server.Broadcast(make([]byte, 10000), nil) == 0 {
+					break
+				}
+			} else if err := l.sc.Send(make([]byte, 10000)); err != nil {
+				require.ErrorIs(s, err, driver.ErrOutboundFull)
+				break
+			}
+			require.True(s, time.Now().Before(deadline))
+		}
+		require.ErrorIs(s, l.server.awaitEnd(l.sc), driver.ErrSlowConsumer)
+	}
+}
+
+func reasonRateLimited(s *suite) {
+	for name, limit := range map[string]driver.Config{
+		"packets": {PacketsPerSecond: 50},
+		"bytes":   {BytesPerSecond: 2000},
+	} {
+		for _, onPacket := range []bool{true, false} {
+			k := newChecker(1)
+			cfg, start := receiving(limit, onPacket, k.take)
+			l := s.pair(driver.Config{}, cfg)
+			start(l.server)
+			for n := 0; n < 1_000_000; n++ {
+				if err := l.cc.SendContext(s.context(), numbered(nil, 0, n, 50)); err != nil {
+					break
+				}
+			}
+			require.ErrorIs(s, l.server.awaitEnd(l.sc), driver.ErrRateLimited, name)
+			require.False(s, k.failed(), name)
+			l.client.awaitEnd(l.cc)
+		}
+	}
+}
+
+func reasonStall(s *suite) {
+	l := s.pair(driver.Config{StallTimeout: 200 * time.Millisecond}, driver.Config{})
+	l.sc.PauseReading()
+	for l.cc.Send(make([]byte, 10000)) == nil {
+	}
+	reason := l.client.awaitEnd(l.cc)
+	require.ErrorIs(s, reason, driver.ErrStallTimeout)
+	require.ErrorIs(s, reason, os.ErrDeadlineExceeded)
+	// A connection with nothing queued does not stall.
+	q := s.pair(driver.Config{StallTimeout: 50 * time.Millisecond}, driver.Config{})
+	q.talks("before")
+	time.Sleep(150 * time.Millisecond)
+	q.talks("after")
+}
+
+// reasonGivenUp: DisconnectFrom after ConnectTo always finds it, whatever state it is in.
+func reasonGivenUp(s *suite) {
+	server := s.server(driver.Config{})
+	client := s.client(driver.Config{EventLoops: 1})
+	for i := range amount(300) {
+		require.NoError(s, client.ConnectTo(server.addr()))
+		for end := time.Now().Add(time.Duration(i%30) * 20 * time.Microsecond); time.Now().Before(end); {
+		}
+		require.NoError(s, client.DisconnectFrom(server.addr()), "DisconnectFrom %d µs after ConnectTo", i%30*20)
+		s.await("the outcome", func() bool {
+			st := client.Stats()
+			return st.Dialled+st.ConnectsFailed == uint64(i+1) && st.Disconnected == st.Dialled
+		})
+	}
+	for _, ev := range client.events.all() {
+		if !ev.up {
+			require.ErrorIs(s, ev.Reason, driver.ErrDisconnected)
+		}
+	}
+}

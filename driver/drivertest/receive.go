@@ -1,0 +1,3 @@
+package drivertest
+
+func receiveProperties() []property { return nil }

@@ -1,0 +1,3 @@
+package drivertest
+
+func statsProperties() []property { return nil }

@@ -1,0 +1,3 @@
+package drivertest
+
+func wrongUseProperties() []property { return nil }
