@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -204,9 +205,14 @@ func (c *conn) Close(reason error) {
 	if reason == nil {
 		reason = ErrDisconnected
 	}
-	c.link.Close(reason)
+	c.link.Close(&given{reason})
 	c.uncount()
 }
+
+// given is a reason that the application gave, which may wrap anything.
+type given struct{ reason error }
+
+func (g *given) Error() string { return g.reason.Error() }
 
 // abort closes at once, and drops what is queued.
 func (c *conn) abort(reason error) {
@@ -235,6 +241,7 @@ func (c *conn) OnOpen() {
 		return
 	}
 	c.registered = true
+	var givenUp error
 	if c.inbound {
 		core.counters.accepted.Add(1)
 		if d := core.cfg.LoginTimeout; d > 0 {
@@ -242,11 +249,14 @@ func (c *conn) OnOpen() {
 		}
 	} else {
 		core.counters.dialled.Add(1)
+		givenUp = core.dialled(c.RemoteAddr())
 	}
 	c.established.Store(true)
 	core.connections.Add(1)
 	core.post(c, Event{Address: c.RemoteAddr(), Conn: c}, true)
-	if core.closing.Load() {
+	if givenUp != nil {
+		c.Close(givenUp)
+	} else if core.closing.Load() {
 		c.Close(ErrShutdown)
 	}
 	if b := c.takeUnread(); b != nil {
@@ -421,22 +431,35 @@ func (c *conn) takeUnread() (b []byte) {
 
 // reasonOf is the documented reason for what ended the link.
 func (c *conn) reasonOf(cause error) error {
-	var panicked *loop.PanicError
-	switch {
-	case errors.Is(cause, io.EOF) && !errors.Is(cause, ErrPeerClosed):
-		return ErrPeerClosed
-	case errors.Is(cause, loop.ErrIdle):
+	switch cause {
+	case loop.ErrIdle:
 		return ErrIdleTimeout
-	case errors.Is(cause, loop.ErrStall), errors.Is(cause, loop.ErrLinger):
+	case loop.ErrStall, loop.ErrLinger:
 		return ErrStallTimeout
-	case errors.Is(cause, loop.ErrEngineClosed):
+	case loop.ErrEngineClosed:
 		return ErrShutdown
-	case errors.As(cause, &panicked):
+	}
+	switch cause := cause.(type) {
+	case *given:
+		return cause.reason
+	case *loop.PanicError:
 		return ErrPanic
-	case isSystemError(cause):
+	case *os.SyscallError:
 		return &Error{Op: "connection", Code: ErrReceive, Address: c.RemoteAddr(), Err: cause}
 	}
+	if cause == io.EOF {
+		return ErrPeerClosed
+	}
 	return cause
+}
+
+// subscriberPanicked is told by the bus.
+func (c *conn) subscriberPanicked(v any, stack []byte) {
+	if c.link == nil { // a ConnectTo that failed
+		c.core.logPanic(netip.AddrPort{}, v, stack)
+		return
+	}
+	c.panicked(v, stack)
 }
 
 // panicked logs a panic in a callback, and ends the connection.

@@ -47,12 +47,18 @@ type core struct {
 	mu        sync.Mutex
 	socket    loop.Socket
 	bound     *loop.Bound
-	acceptor  *loop.Acceptor // nil: not listening
-	listening netip.AddrPort // of acceptor
-	dials     map[netip.AddrPort]context.CancelCauseFunc
-	attached  int           // links that are there or on their way
-	empty     chan struct{} // closed when attached is 0 after closing began
-	closed    chan struct{} // closed when Close is done; nil: not begun
+	acceptor  *loop.Acceptor           // nil: not listening
+	listening netip.AddrPort           // of acceptor
+	dials     map[netip.AddrPort]*dial // ConnectTo under way
+	attached  int                      // links that are there or on their way
+	empty     chan struct{}            // closed when attached is 0 after closing began
+	closed    chan struct{}            // closed when Close is done; nil: not begun
+}
+
+// dial is a ConnectTo under way. Immutable.
+type dial struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
 }
 
 // counters are written seldom: as connections come and go.
@@ -90,7 +96,7 @@ func newCore(cfg Config, newLinks func(*Config, loop.Socket) (transport, error))
 		registry: newRegistry(),
 		perIP:    perIP{max: cfg.MaxConnectionsPerIP},
 		newLinks: newLinks,
-		dials:    make(map[netip.AddrPort]context.CancelCauseFunc),
+		dials:    make(map[netip.AddrPort]*dial),
 		empty:    make(chan struct{}),
 	}
 	if cfg.OnPacket == nil {
@@ -396,7 +402,7 @@ func (d *core) ConnectTo(addr netip.AddrPort) error {
 	c := d.newConn(false)
 	timed, stop := context.WithTimeoutCause(context.Background(), d.cfg.ConnectTimeout, ErrConnectTimeout)
 	ctx, cancel := context.WithCancelCause(timed)
-	d.dials[k] = cancel
+	d.dials[k] = &dial{ctx: ctx, cancel: cancel}
 	d.tasks.Add(1)
 	go func() {
 		defer d.tasks.Done()
@@ -416,9 +422,6 @@ func (d *core) connect(ctx context.Context, c *conn, addr netip.AddrPort) {
 		}
 		err = cause
 	}
-	d.mu.Lock()
-	delete(d.dials, addr)
-	d.mu.Unlock()
 	if err == nil {
 		err = d.attach(c, nc)
 	}
@@ -428,8 +431,25 @@ func (d *core) connect(ctx context.Context, c *conn, addr netip.AddrPort) {
 	}
 }
 
+// dialled tells that a ConnectTo has its outcome, and returns why it was to be given up meanwhile, if it was.
+func (d *core) dialled(addr netip.AddrPort) (cause error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	k := key(addr)
+	dial := d.dials[k]
+	delete(d.dials, k)
+	if dial == nil {
+		return nil
+	}
+	if cause = context.Cause(dial.ctx); cause == ErrConnectTimeout {
+		return nil // it came after all
+	}
+	return cause
+}
+
 // connectFailed reports a ConnectTo that came to nothing.
 func (d *core) connectFailed(c *conn, addr netip.AddrPort, err error) {
+	d.dialled(addr)
 	d.counters.connectsFailed.Add(1)
 	if errors.Is(err, ErrDriverClosed) {
 		err = ErrShutdown
@@ -445,14 +465,14 @@ func (d *core) DisconnectFrom(addr netip.AddrPort) error {
 		d.mu.Unlock()
 		return err
 	}
-	cancel := d.dials[key(addr)]
+	if dial := d.dials[key(addr)]; dial != nil {
+		dial.cancel(ErrDisconnected)
+		d.mu.Unlock()
+		return nil
+	}
 	d.mu.Unlock()
 	if c := d.registry.get(addr); c != nil {
 		c.Close(ErrDisconnected)
-		return nil
-	}
-	if cancel != nil {
-		cancel(ErrDisconnected)
 		return nil
 	}
 	return &Error{Op: "DisconnectFrom", Code: ErrSocketClose, Address: addr, Err: ErrNotConnected}
@@ -621,6 +641,9 @@ func (d *core) PacketOverheadSize() int { return d.overhead }
 func (d *core) Shutdown(ctx context.Context) error {
 	d.beginClosing()
 	d.registry.each(func(c *conn) bool { c.Close(ErrShutdown); return true })
+	if inCallback() {
+		return d.closeBehind("Shutdown")
+	}
 	var err error
 	select {
 	case <-d.empty:
@@ -640,8 +663,8 @@ func (d *core) beginClosing() {
 	if err := d.stopListenLocked(); err != nil {
 		d.cfg.Logger.Warn("driver: closing the listener", "err", err)
 	}
-	for _, cancel := range d.dials {
-		cancel(ErrShutdown)
+	for _, dial := range d.dials {
+		dial.cancel(ErrShutdown)
 	}
 	d.emptyLocked()
 }
@@ -649,10 +672,15 @@ func (d *core) beginClosing() {
 // Close implements Driver.
 func (d *core) Close() error {
 	d.beginClosing()
+	if inCallback() {
+		return d.closeBehind("Close")
+	}
 	d.mu.Lock()
 	if closed := d.closed; closed != nil {
 		d.mu.Unlock()
-		<-closed
+		if !inUpdate() {
+			<-closed
+		}
 		return nil
 	}
 	closed := make(chan struct{})
@@ -664,7 +692,7 @@ func (d *core) Close() error {
 		t.close()
 	}
 	d.tasks.Wait()
-	d.deliverAll()
+	d.deliverRest()
 	if d.inbox != nil {
 		close(d.inbox.closed)
 	}
@@ -676,18 +704,18 @@ func (d *core) Close() error {
 	return nil
 }
 
+// closeBehind closes for a callback, which cannot wait for the goroutine that it runs on.
+func (d *core) closeBehind(op string) error {
+	go d.Close()
+	return &Error{Op: op, Code: ErrSocketClose, Err: errInCallback}
+}
+
+var errInCallback = errors.New("called in a callback, which closing waits for: it goes on behind it")
+
 func (d *core) logPanic(addr netip.AddrPort, v any, stack []byte) {
 	d.counters.panics.Add(1)
 	if stack == nil {
 		stack = debug.Stack()
 	}
 	d.cfg.Logger.Error("driver: a callback panicked", "addr", addr, "panic", v, "stack", string(stack))
-}
-
-func isSystemError(err error) bool {
-	switch err.(type) {
-	case *os.SyscallError, *net.OpError:
-		return true
-	}
-	return false
 }

@@ -79,7 +79,8 @@ type Driver interface {
 	// Close. It blocks until that is done or ctx is, and returns ctx's error where something was left.
 	Shutdown(ctx context.Context) error
 	// Close ends everything at once, dropping what is queued. All Disconnected events are delivered, and no goroutine is left, when it
-	// returns. Idempotent. It must not be called from a callback on an event loop.
+	// returns. Idempotent. In a callback on an event loop, which it would have to wait for, it closes behind the
+	// callback, and says so with an error; so does Shutdown.
 	Close() error
 }
 

@@ -1,7 +1,8 @@
 package driver
 
 import (
-	"net/netip"
+	"runtime"
+	"slices"
 	"sync"
 )
 
@@ -20,7 +21,7 @@ type eventQueue struct {
 type queuedEvent struct {
 	Event
 	established bool
-	holder      *conn // whose slot it holds
+	conn        *conn // whose slot it holds; Event.Conn may be nil
 }
 
 func (q *eventQueue) put(e queuedEvent) {
@@ -46,11 +47,11 @@ func (q *eventQueue) take() (e queuedEvent, ok bool) {
 // post delivers an event of c, now or with the next Update.
 func (d *core) post(c *conn, ev Event, established bool) {
 	if d.cfg.Dispatch == DispatchOnLoop {
-		d.dispatch(ev, established)
+		d.dispatch(c, ev, established)
 		return
 	}
 	c.hold()
-	d.queue.put(queuedEvent{Event: ev, established: established, holder: c})
+	d.queue.put(queuedEvent{Event: ev, established: established, conn: c})
 }
 
 // Update implements Driver.
@@ -60,27 +61,64 @@ func (d *core) Update() {
 		return
 	}
 	defer d.queue.delivering.Unlock()
-	d.deliverAll()
+	d.deliverQueued()
 }
 
-func (d *core) deliverAll() {
+// deliverRest delivers what is queued when the driver closes, after the Update that is under way.
+func (d *core) deliverRest() {
+	if !inUpdate() {
+		d.queue.delivering.Lock()
+		defer d.queue.delivering.Unlock()
+	}
+	d.deliverQueued()
+}
+
+func (d *core) deliverQueued() {
 	for {
 		e, ok := d.queue.take()
 		if !ok {
 			return
 		}
-		d.dispatch(e.Event, e.established)
-		e.holder.release()
+		d.dispatch(e.conn, e.Event, e.established)
+		e.conn.release()
 	}
 }
 
-// dispatch delivers an event to every subscriber.
-func (d *core) dispatch(ev Event, established bool) {
+// dispatch delivers an event of c to every subscriber.
+func (d *core) dispatch(c *conn, ev Event, established bool) {
 	if established {
-		d.bus.DispatchEstablished(ev, d.subscriberPanicked)
+		d.bus.DispatchEstablished(ev, c.subscriberPanicked)
 	} else {
-		d.bus.DispatchDisconnected(ev, d.subscriberPanicked)
+		d.bus.DispatchDisconnected(ev, c.subscriberPanicked)
 	}
 }
 
-func (d *core) subscriberPanicked(v any, stack []byte) { d.logPanic(netip.AddrPort{}, v, stack) }
+// inUpdate reports whether the caller is a subscriber that this goroutine's Update called.
+func inUpdate() bool { return calledBy("gridstream/driver.(*core).deliverQueued") }
+
+// inCallback reports whether the caller is a callback on an event loop, or on another goroutine that closing waits for.
+func inCallback() bool {
+	return calledBy("gridstream/driver.(*conn).OnOpen", "gridstream/driver.(*conn).OnData", "gridstream/driver.(*conn).OnClose",
+		"gridstream/driver.(*core).connect")
+}
+
+// calledBy looks for functions among the callers. It is slow, and only for those who close.
+func calledBy(functions ...string) bool {
+	pcs := make([]uintptr, 64)
+	for skip := 2; ; skip += len(pcs) {
+		n := runtime.Callers(skip, pcs)
+		frames := runtime.CallersFrames(pcs[:n])
+		for {
+			frame, more := frames.Next()
+			if slices.Contains(functions, frame.Function) {
+				return true
+			}
+			if !more {
+				break
+			}
+		}
+		if n < len(pcs) {
+			return false
+		}
+	}
+}

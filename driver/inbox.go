@@ -104,7 +104,8 @@ func (m *mailbox) take(dst []byte) (n int, more, last bool, err error) {
 	if m.taken == len(m.buf.B) || m.ended && !more {
 		m.releaseLocked()
 	}
-	if m.paused && m.sizeLocked() <= cfg.InboundBufferSize/2 {
+	if m.paused && (m.packets == 0 || m.sizeLocked() <= cfg.InboundBufferSize/2) {
+		// Without a packet to receive, what is left is the beginning of one, which needs the rest.
 		m.paused = false
 		m.conn.link.Resume(pauseInbound)
 	}

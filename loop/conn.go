@@ -304,9 +304,13 @@ func (c *Conn) shutdownWriteLocked() {
 // on. It reports whether reason is the one that counts: the first is.
 func (c *Conn) Close(reason error) bool {
 	c.mu.Lock()
-	if c.State() != Open || c.broken {
+	if c.State() != Open {
 		c.mu.Unlock()
 		return false
+	}
+	if c.broken { // there is nobody to deliver to
+		c.mu.Unlock()
+		return c.Abort(reason)
 	}
 	first := c.setReasonLocked(reason)
 	c.state.Store(uint32(Draining))

@@ -13,10 +13,10 @@ import (
 // Engine is a set of event loops. Its methods may be called from any goroutine.
 type Engine struct {
 	// Immutable.
-	cfg     Config
-	loops   []*Loop
-	clock   *clock
-	stopped chan struct{} // closed when tasks are no longer taken
+	cfg   Config
+	loops []*Loop
+	clock *clock
+	ended chan struct{} // closed when the loops have ended
 
 	// Atomic: the local address of the connection that came last.
 	lastLocal atomic.Pointer[netip.AddrPort]
@@ -34,7 +34,7 @@ type Engine struct {
 
 // NewEngine starts the loops.
 func NewEngine(cfg Config) (*Engine, error) {
-	e := &Engine{cfg: cfg, stopped: make(chan struct{}), running: true}
+	e := &Engine{cfg: cfg, ended: make(chan struct{}), running: true}
 	e.clock = newClock(e)
 	e.spare.open()
 	for range cfg.Loops {
@@ -139,11 +139,11 @@ func (e *Engine) Close() {
 		e.runMu.Lock()
 		e.running = false
 		e.runMu.Unlock()
-		close(e.stopped)
 		e.clock.close()
 		for _, l := range e.loops {
 			l.stop()
 		}
+		close(e.ended)
 		e.spare.close()
 	})
 }

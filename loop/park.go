@@ -309,7 +309,7 @@ func (c *Conn) Detach(reason error) (*net.TCPConn, []byte, error) {
 		var d detached
 		select {
 		case d = <-answer:
-		case <-c.loop.engine.stopped:
+		case <-c.loop.engine.ended: // the task has run by now, or never will
 			select {
 			case d = <-answer:
 			default:

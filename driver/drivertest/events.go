@@ -2,6 +2,8 @@ package drivertest
 
 import (
 	"context"
+	"errors"
+	"net"
 	"sync"
 	"sync/atomic"
 
@@ -174,7 +176,9 @@ func onUpdateRacingClose(s *suite) {
 			assert.NoError(s, server.Close())
 			returned.Store(true)
 		})
-		s.await("that Close is under way", func() bool { return server.ConnectTo(client.addr()) != nil && server.NumberOfConnections() == 0 })
+		s.await("that Close is under way", func() bool {
+			return errors.Is(server.Initialize(driver.Bind{}), net.ErrClosed) && server.NumberOfConnections() == 0
+		})
 		pace(settledSoon)
 		if returned.Load() {
 			s.Error("Close returned while an event was being delivered")
@@ -263,6 +267,7 @@ func cancelledGetsNothing(s *suite) {
 	s.await("Established", func() bool { return got.Load() == 1 })
 	sub.Cancel()
 	cc.Close(nil)
+	client.awaitEnd(cc)
 	server.awaitEnd(sc)
 	s.connect(client, server)
 	require.EqualValues(s, 1, got.Load())

@@ -77,6 +77,9 @@ func (n *node) check() {
 	n.s.Helper()
 	if n.s.Failed() {
 		n.s.Logf("events of the driver on port %d: %v; %+v", n.Port(), n.events, n.Stats())
+		for c := range n.Conns() {
+			n.s.Logf("its connection to %v: %+v", c.RemoteAddr(), c.Stats())
+		}
 	}
 	if n.s.returns("Close", func() {
 		if err := n.Close(); err != nil {

@@ -238,14 +238,18 @@ func hijackWhileReceiving(s *suite) {
 		cfg := driver.Config{EventLoops: 1, InboundBufferSize: 2000}
 		l := s.pair(driver.Config{EventLoops: 1}, cfg)
 		const packets = 2000
+		hijacked := make(chan struct{})
+		ctx := s.context()
 		waitSender := s.background("the sender", func() {
-			_, err := sendAll(s.context(), l.cc, 0, packets, smallPackets)
+			_, err := sendAll(ctx, l.cc, 0, packets, smallPackets)
 			assert.NoError(s, err)
+			s.closes("Hijack", hijacked)
 			l.cc.Close(nil)
 		})
 		cancel := l.server.pumping(k.take)
 		s.await("packets", func() bool { return k.total() > 20 })
 		nc := s.hijack(l.sc)
+		close(hijacked)
 		cancel() // after it, what was received has been taken
 		require.ErrorIs(s, rest(nc, k), io.EOF)
 		waitSender()
@@ -262,13 +266,14 @@ func hijackWhileSending(s *suite) {
 		k := newChecker(orderSenders + 1)
 		l.server.pumping(k.take)
 		sent := make([]int, orderSenders+1)
+		ctx := s.context()
 		var senders sync.WaitGroup
 		for i := range orderSenders {
 			senders.Add(1)
 			go func() {
 				defer senders.Done()
 				var err error
-				sent[i], err = sendAll(s.context(), l.cc, i, 1<<30, mixedPackets)
+				sent[i], err = sendAll(ctx, l.cc, i, 1<<30, mixedPackets)
 				assert.ErrorIs(s, err, net.ErrClosed)
 			}()
 		}
@@ -286,7 +291,7 @@ func hijackWhileSending(s *suite) {
 }
 
 func hijackDeadlines(s *suite) {
-	l := s.pair(driver.Config{IdleTimeout: 50 * time.Millisecond}, driver.Config{})
+	l := s.pair(driver.Config{IdleTimeout: 2 * time.Second}, driver.Config{})
 	a, b := s.hijack(l.cc), s.hijack(l.sc)
 	if s.secure {
 		// A write that timed out is final for a tls.Conn.
@@ -307,7 +312,7 @@ func hijackDeadlines(s *suite) {
 		assert.NoError(s, err)
 	})
 	// The driver's own time limits do not apply any more.
-	require.NoError(s, a.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+	require.NoError(s, a.SetReadDeadline(time.Now().Add(2500*time.Millisecond)))
 	_, err = a.Read(buf[:])
 	require.ErrorIs(s, err, os.ErrDeadlineExceeded)
 }

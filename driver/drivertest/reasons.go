@@ -6,9 +6,11 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"syscall"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"gridstream/driver"
@@ -99,9 +101,9 @@ func reasonShutdown(s *suite) {
 	for _, orderly := range []bool{true, false} {
 		l := s.pair(driver.Config{}, driver.Config{})
 		if orderly {
-			s.must("Shutdown", func() { require.NoError(s, l.server.Shutdown(s.context())) })
+			s.must("Shutdown", func() { assert.NoError(s, l.server.Shutdown(s.context())) })
 		} else {
-			s.must("Close", func() { require.NoError(s, l.server.Close()) })
+			s.must("Close", func() { assert.NoError(s, l.server.Close()) })
 		}
 		reason := l.server.awaitEnd(l.sc)
 		require.ErrorIs(s, reason, driver.ErrShutdown)
@@ -110,24 +112,24 @@ func reasonShutdown(s *suite) {
 	}
 }
 
-// reasonIdle: sending does not count, receiving does.
+// reasonIdle: receiving keeps a connection, sending does not.
 func reasonIdle(s *suite) {
-	const idle = 300 * time.Millisecond
+	const idle = time.Second
 	l := s.pair(driver.Config{}, driver.Config{IdleTimeout: idle})
-	began := time.Now()
-	var last time.Time
-	for time.Since(began) < 3*idle {
+	last, longest := time.Now(), time.Duration(0)
+	for began := last; time.Since(began) < 2*idle; time.Sleep(idle / 20) {
+		_ = l.cc.Send([]byte("alive"))
+		longest = max(longest, time.Since(last))
 		last = time.Now()
-		if l.cc.Send([]byte("alive")) != nil {
-			break
-		}
-		time.Sleep(idle / 10)
 	}
+	if longest < idle/2 { // else this machine was too slow to tell
+		require.True(s, l.client.IsConnectedTo(l.server.addr()), "idle, with a packet every 50 ms")
+	}
+	s.await("the end", func() bool { _ = l.sc.Send([]byte("does not count")); _, down := l.server.events.counts(); return down == 1 })
 	reason := l.server.awaitEnd(l.sc)
 	require.ErrorIs(s, reason, driver.ErrIdleTimeout)
 	require.ErrorIs(s, reason, os.ErrDeadlineExceeded)
-	require.GreaterOrEqual(s, time.Since(last), idle-100*time.Millisecond)
-	require.ErrorIs(s, l.client.awaitEnd(l.cc), driver.ErrPeerClosed)
+	l.client.awaitEnd(l.cc)
 }
 
 func reasonLogin(s *suite) {
@@ -188,18 +190,15 @@ func reasonSlowConsumer(s *suite) {
 func reasonRateLimited(s *suite) {
 	for name, limit := range map[string]driver.Config{
 		"packets": {PacketsPerSecond: 50},
-		"bytes":   {BytesPerSecond: 2000},
+		"bytes":   {BytesPerSecond: 20_000},
 	} {
 		for _, onPacket := range []bool{true, false} {
 			k := newChecker(1)
 			cfg, start := receiving(limit, onPacket, k.take)
 			l := s.pair(driver.Config{}, cfg)
 			start(l.server)
-			for n := 0; n < 1_000_000; n++ {
-				if err := l.cc.SendContext(s.context(), numbered(nil, 0, n, 50)); err != nil {
-					break
-				}
-			}
+			_, err := sendAll(s.context(), l.cc, 0, 1_000_000, func(int) int { return 50 })
+			require.Error(s, err, name)
 			require.ErrorIs(s, l.server.awaitEnd(l.sc), driver.ErrRateLimited, name)
 			require.False(s, k.failed(), name)
 			l.client.awaitEnd(l.cc)
@@ -210,8 +209,8 @@ func reasonRateLimited(s *suite) {
 func reasonStall(s *suite) {
 	l := s.pair(driver.Config{StallTimeout: 200 * time.Millisecond}, driver.Config{})
 	l.sc.PauseReading()
-	for l.cc.Send(make([]byte, 10000)) == nil {
-	}
+	// The kernel takes more for a while.
+	s.await("the end", func() bool { return errors.Is(l.cc.Send(make([]byte, 10000)), net.ErrClosed) })
 	reason := l.client.awaitEnd(l.cc)
 	require.ErrorIs(s, reason, driver.ErrStallTimeout)
 	require.ErrorIs(s, reason, os.ErrDeadlineExceeded)
@@ -229,6 +228,7 @@ func reasonGivenUp(s *suite) {
 	for i := range amount(300) {
 		require.NoError(s, client.ConnectTo(server.addr()))
 		for end := time.Now().Add(time.Duration(i%30) * 20 * time.Microsecond); time.Now().Before(end); {
+			runtime.Gosched()
 		}
 		require.NoError(s, client.DisconnectFrom(server.addr()), "DisconnectFrom %d µs after ConnectTo", i%30*20)
 		s.await("the outcome", func() bool {

@@ -96,9 +96,10 @@ func wireFragments(s *suite) {
 			cfg, start := receiving(driver.Config{}, onPacket, k.take)
 			l := s.pair(driver.Config{Framing: raw{}}, cfg)
 			start(l.server)
+			ctx := s.context()
 			for b := stream; len(b) > 0; {
 				n := min(step, len(b))
-				require.NoError(s, l.cc.SendContext(s.context(), b[:n]))
+				require.NoError(s, l.cc.SendContext(ctx, b[:n]))
 				b = b[n:]
 			}
 			k.complete(s, "fragments", []int{packets})
