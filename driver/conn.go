@@ -10,6 +10,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/valyala/bytebufferpool"
 
@@ -27,6 +28,7 @@ type conn struct {
 	id      uint64
 	mailbox *mailbox // nil with OnPacket
 	limiter *limiter // nil without limits
+	secure  *secure  // nil without TLS
 	inbound bool
 	perIP   bool // counted in core.perIP
 
@@ -35,6 +37,7 @@ type conn struct {
 	partial    *bytebufferpool.ByteBuffer // OnPacket: the beginning of a packet; nil: none
 
 	// Atomic.
+	attached      atomic.Bool // a ConnectTo's has its link
 	established   atomic.Bool // from Established until closing begins
 	authenticated atomic.Bool
 	holds         atomic.Int32  // what keeps the connection's slot: the link, unread packets, queued events
@@ -72,7 +75,12 @@ func (c *conn) RemoteAddr() netip.AddrPort { return c.link.RemoteAddr() }
 func (c *conn) LocalAddr() netip.AddrPort  { return c.link.LocalAddr() }
 func (c *conn) Inbound() bool              { return c.inbound }
 
-func (c *conn) TLS() (tls.ConnectionState, bool) { return tls.ConnectionState{}, false }
+func (c *conn) TLS() (tls.ConnectionState, bool) {
+	if c.secure == nil {
+		return tls.ConnectionState{}, false
+	}
+	return c.secure.session.ConnectionState(), true
+}
 
 func (c *conn) SetValue(v any) { c.value.Store(&v) }
 
@@ -121,6 +129,9 @@ func (c *conn) send(packet []byte) error {
 	if err := core.checkPacket(packet); err != nil {
 		return &Error{Op: "Send", Code: ErrSend, Address: c.RemoteAddr(), Err: err}
 	}
+	if c.secure != nil && !c.secure.ready.Load() {
+		return &Error{Op: "Send", Code: ErrSend, Address: c.RemoteAddr(), Err: ErrHandshaking}
+	}
 	err := c.link.Write(core.encoder, packet, len(packet)+core.overhead)
 	if err != nil {
 		return c.sendError(err)
@@ -132,6 +143,9 @@ func (c *conn) send(packet []byte) error {
 
 // sendFrame queues a packet that is encoded already, for Broadcast.
 func (c *conn) sendFrame(frame []byte) bool {
+	if c.secure != nil && !c.secure.ready.Load() {
+		return false
+	}
 	err := c.link.Write(nil, frame, len(frame))
 	if err == nil {
 		c.sent.Add(1)
@@ -234,6 +248,15 @@ func (c *conn) isOpen() bool {
 
 // OnOpen implements loop.Handler.
 func (c *conn) OnOpen() {
+	if c.secure != nil {
+		c.beginHandshake()
+		return
+	}
+	c.establish()
+}
+
+// establish makes the connection one that the application sees.
+func (c *conn) establish() {
 	core := c.core
 	if !core.registry.add(c) {
 		core.counters.acceptsRefused.Add(1)
@@ -241,26 +264,26 @@ func (c *conn) OnOpen() {
 		return
 	}
 	c.registered = true
-	var givenUp error
 	if c.inbound {
 		core.counters.accepted.Add(1)
-		if d := core.cfg.LoginTimeout; d > 0 {
+		if d := core.cfg.LoginTimeout; d > 0 && !c.authenticated.Load() {
+			if c.secure != nil {
+				d = max(d-time.Since(c.secure.started), 1)
+			}
 			c.link.SetDeadline(d)
 		}
 	} else {
 		core.counters.dialled.Add(1)
-		givenUp = core.dialled(c.RemoteAddr())
+		core.dialled(c.RemoteAddr())
 	}
 	c.established.Store(true)
 	core.connections.Add(1)
 	core.post(c, Event{Address: c.RemoteAddr(), Conn: c}, true)
-	if givenUp != nil {
-		c.Close(givenUp)
-	} else if core.closing.Load() {
+	if core.closing.Load() {
 		c.Close(ErrShutdown)
 	}
 	if b := c.takeUnread(); b != nil {
-		c.OnData(b)
+		c.receive(b)
 	}
 }
 
@@ -268,6 +291,18 @@ func (c *conn) OnOpen() {
 func (c *conn) OnData(b []byte) {
 	if c.limiter != nil && !c.limiter.bytes.take(len(b)) {
 		c.abort(ErrRateLimited)
+		return
+	}
+	if c.secure != nil {
+		c.decrypt(b)
+		return
+	}
+	c.receive(b)
+}
+
+// receive takes bytes of the stream of frames.
+func (c *conn) receive(b []byte) {
+	if c.link.State() != loop.Open {
 		return
 	}
 	var packets int
@@ -346,11 +381,18 @@ func (c *conn) keep(rest []byte) {
 }
 
 // OnWake implements loop.Handler.
-func (c *conn) OnWake() {}
+func (c *conn) OnWake() {
+	if c.secure != nil {
+		c.endHandshake()
+	}
+}
 
 // OnDeadline implements loop.Handler.
 func (c *conn) OnDeadline() {
-	if !c.authenticated.Load() {
+	switch {
+	case c.secure != nil && !c.secure.ready.Load():
+		c.abort(c.handshakeTimedOut())
+	case !c.authenticated.Load():
 		c.abort(ErrLoginTimeout)
 	}
 }
@@ -362,6 +404,9 @@ func (c *conn) OnPanic(p *loop.PanicError) { c.panicked(p.Value, p.Stack) }
 func (c *conn) OnClose(cause error) {
 	core, remote := c.core, c.RemoteAddr()
 	reason := c.reasonOf(cause)
+	if c.secure != nil {
+		reason = c.endSession(reason)
+	}
 	c.uncount()
 	if reason == ErrHijacked {
 		c.keepUnread()
@@ -383,6 +428,9 @@ func (c *conn) OnClose(cause error) {
 		core.post(c, Event{Address: remote, Conn: c, Reason: reason}, false)
 	} else if !c.inbound {
 		core.connectFailed(c, remote, reason)
+	} else if c.secure != nil {
+		core.counters.handshakesFailed.Add(1)
+		core.cfg.Logger.Debug("driver: TLS handshake failed", "addr", remote, "err", reason)
 	}
 	c.release()
 	core.linkGone()

@@ -30,6 +30,7 @@ type core struct {
 	queue    eventQueue // DispatchOnUpdate
 	perIP    perIP
 	newLinks func(*Config, loop.Socket) (transport, error)
+	security *security // nil without TLS
 
 	// Immutable after Initialize; see transport.
 	links atomic.Pointer[transport]
@@ -57,8 +58,17 @@ type core struct {
 
 // dial is a ConnectTo under way. Immutable.
 type dial struct {
+	conn   *conn
 	ctx    context.Context
 	cancel context.CancelCauseFunc
+}
+
+// giveUp ends it for the reason cause: dialling, or with TLS the handshake.
+func (d *dial) giveUp(cause error) {
+	d.cancel(cause)
+	if d.conn.attached.Load() {
+		d.conn.Close(cause)
+	}
 }
 
 // counters are written seldom: as connections come and go.
@@ -137,6 +147,9 @@ func (d *core) Initialize(b Bind) error {
 		return &Error{Op: "Initialize", Code: ErrSocketCreate, Err: err}
 	}
 	d.socket, d.bound = socket, bound
+	if d.security != nil {
+		d.security.start(d.cfg.HandshakeWorkers)
+	}
 	d.links.Store(&links)
 	return nil
 }
@@ -210,6 +223,11 @@ func (d *core) mayListenLocked(op string) error {
 	}
 	if d.acceptor != nil {
 		return &Error{Op: op, Code: ErrSocketListen, Address: d.listening, Err: ErrListening}
+	}
+	if d.security != nil {
+		if err := d.security.serverErr(); err != nil {
+			return &Error{Op: op, Code: ErrSecureCert, Err: err}
+		}
 	}
 	return nil
 }
@@ -312,6 +330,9 @@ func (d *core) newConn(inbound bool) *conn {
 	if d.inbox != nil {
 		c.mailbox = &mailbox{conn: c, inbox: d.inbox}
 	}
+	if d.security != nil {
+		c.secure = d.security.newSecure(inbound)
+	}
 	return c
 }
 
@@ -396,13 +417,15 @@ func (d *core) ConnectTo(addr netip.AddrPort) error {
 		return fail(ErrConnected)
 	case d.dials[k] != nil:
 		return fail(ErrConnecting)
+	case d.security != nil && d.security.clientErr() != nil:
+		return &Error{Op: "ConnectTo", Code: ErrSecureConfig, Address: addr, Err: d.security.clientErr()}
 	case !d.slots.TryAcquire():
 		return fail(ErrTooManyConnections)
 	}
 	c := d.newConn(false)
 	timed, stop := context.WithTimeoutCause(context.Background(), d.cfg.ConnectTimeout, ErrConnectTimeout)
 	ctx, cancel := context.WithCancelCause(timed)
-	d.dials[k] = &dial{ctx: ctx, cancel: cancel}
+	d.dials[k] = &dial{conn: c, ctx: ctx, cancel: cancel}
 	d.tasks.Add(1)
 	go func() {
 		defer d.tasks.Done()
@@ -421,6 +444,8 @@ func (d *core) connect(ctx context.Context, c *conn, addr netip.AddrPort) {
 			nc.Close()
 		}
 		err = cause
+	} else if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, os.ErrDeadlineExceeded) {
+		err = ErrConnectTimeout // the dialer noticed before the context did
 	}
 	if err == nil {
 		err = d.attach(c, nc)
@@ -428,23 +453,19 @@ func (d *core) connect(ctx context.Context, c *conn, addr netip.AddrPort) {
 	if err != nil {
 		d.connectFailed(c, addr, err)
 		c.release()
+		return
+	}
+	c.attached.Store(true)
+	if cause := context.Cause(ctx); cause != nil && cause != ErrConnectTimeout {
+		c.Close(cause) // given up while it was being attached
 	}
 }
 
-// dialled tells that a ConnectTo has its outcome, and returns why it was to be given up meanwhile, if it was.
-func (d *core) dialled(addr netip.AddrPort) (cause error) {
+// dialled tells that a ConnectTo has its outcome.
+func (d *core) dialled(addr netip.AddrPort) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	k := key(addr)
-	dial := d.dials[k]
-	delete(d.dials, k)
-	if dial == nil {
-		return nil
-	}
-	if cause = context.Cause(dial.ctx); cause == ErrConnectTimeout {
-		return nil // it came after all
-	}
-	return cause
+	delete(d.dials, key(addr))
 }
 
 // connectFailed reports a ConnectTo that came to nothing.
@@ -465,12 +486,12 @@ func (d *core) DisconnectFrom(addr netip.AddrPort) error {
 		d.mu.Unlock()
 		return err
 	}
-	if dial := d.dials[key(addr)]; dial != nil {
-		dial.cancel(ErrDisconnected)
-		d.mu.Unlock()
+	dial := d.dials[key(addr)]
+	d.mu.Unlock()
+	if dial != nil {
+		dial.giveUp(ErrDisconnected)
 		return nil
 	}
-	d.mu.Unlock()
 	if c := d.registry.get(addr); c != nil {
 		c.Close(ErrDisconnected)
 		return nil
@@ -641,6 +662,9 @@ func (d *core) PacketOverheadSize() int { return d.overhead }
 func (d *core) Shutdown(ctx context.Context) error {
 	d.beginClosing()
 	d.registry.each(func(c *conn) bool { c.Close(ErrShutdown); return true })
+	if d.security != nil {
+		d.security.abandonHandshakes()
+	}
 	if inCallback() {
 		return d.closeBehind("Shutdown")
 	}
@@ -664,7 +688,7 @@ func (d *core) beginClosing() {
 		d.cfg.Logger.Warn("driver: closing the listener", "err", err)
 	}
 	for _, dial := range d.dials {
-		dial.cancel(ErrShutdown)
+		dial.giveUp(ErrShutdown)
 	}
 	d.emptyLocked()
 }
@@ -692,6 +716,9 @@ func (d *core) Close() error {
 		t.close()
 	}
 	d.tasks.Wait()
+	if d.security != nil {
+		d.security.stop()
+	}
 	d.deliverRest()
 	if d.inbox != nil {
 		close(d.inbox.closed)

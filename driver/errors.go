@@ -187,6 +187,8 @@ var (
 	ErrNotConnected error = &reason{text: "no connection to that address"}
 	// ErrTooManyConnections: MaxConnections are in use.
 	ErrTooManyConnections error = &reason{text: "MaxConnections are in use"}
+	// ErrHandshaking: the TLS handshake of an adopted connection is not complete.
+	ErrHandshaking error = &reason{text: "the TLS handshake is not complete"}
 	// ErrEmptyPacket: a packet has at least one byte.
 	ErrEmptyPacket error = &reason{text: "empty packet"}
 	// ErrPacketTooLarge: the packet has more than MaxSendSize bytes.

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -31,7 +32,7 @@ func (d *core) Adopt(nc net.Conn) (Conn, error) {
 	case *net.TCPConn:
 		tc = nc
 	case *hijackedConn:
-		tc, unread = nc.TCPConn, nc.takeUnread()
+		tc, unread = nc.TCPConn, nc.unread.take()
 	default:
 		return fail(fmt.Errorf("a %T is not a *net.TCPConn", nc))
 	}
@@ -56,6 +57,9 @@ func (c *conn) Hijack() (net.Conn, error) {
 	fail := func(cause error) (net.Conn, error) {
 		return nil, &Error{Op: "Hijack", Code: ErrSocketClose, Address: c.RemoteAddr(), Err: cause}
 	}
+	if c.secure != nil && !c.secure.ready.Load() {
+		return fail(ErrHandshaking)
+	}
 	nc, queued, err := c.link.Detach(ErrHijacked)
 	if errors.Is(err, loop.ErrClosed) || errors.Is(err, loop.ErrEngineClosed) {
 		err = ErrConnClosed
@@ -71,28 +75,56 @@ func (c *conn) Hijack() (net.Conn, error) {
 		}
 		_ = nc.SetWriteDeadline(time.Time{})
 	}
-	if unread := c.takeUnread(); unread != nil {
-		return &hijackedConn{TCPConn: nc, unread: unread}, nil
+	unread := unread{bytes: c.takeUnread()}
+	if c.secure != nil {
+		tc, err := c.secure.session.Detach(nc)
+		switch {
+		case err != nil:
+			nc.Close()
+			return fail(err)
+		case unread.bytes == nil:
+			return tc, nil
+		}
+		return &hijackedTLSConn{Conn: tc, unread: &unread}, nil
 	}
-	return nc, nil
+	if unread.bytes == nil {
+		return nc, nil
+	}
+	return &hijackedConn{TCPConn: nc, unread: &unread}, nil
 }
 
-// hijackedConn is a hijacked connection of which some bytes were read from the socket already: they come first.
+// unread is what was read from a connection before it was hijacked: it comes first.
+type unread struct {
+	// Guarded by mu.
+	mu    sync.Mutex
+	bytes []byte
+}
+
+func (u *unread) read(b []byte) int {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	n := copy(b, u.bytes)
+	u.bytes = u.bytes[n:]
+	return n
+}
+
+func (u *unread) take() []byte {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	b := u.bytes
+	u.bytes = nil
+	return b
+}
+
+// hijackedConn is a connection that was hijacked with bytes unread.
 type hijackedConn struct {
 	*net.TCPConn
-
-	// Guarded by mu.
-	mu     sync.Mutex
-	unread []byte
+	unread *unread
 }
 
 // Read implements net.Conn.
 func (h *hijackedConn) Read(b []byte) (int, error) {
-	h.mu.Lock()
-	n := copy(b, h.unread)
-	h.unread = h.unread[n:]
-	h.mu.Unlock()
-	if n > 0 {
+	if n := h.unread.read(b); n > 0 {
 		return n, nil
 	}
 	return h.TCPConn.Read(b)
@@ -100,7 +132,7 @@ func (h *hijackedConn) Read(b []byte) (int, error) {
 
 // WriteTo implements io.WriterTo, for io.Copy.
 func (h *hijackedConn) WriteTo(w io.Writer) (int64, error) {
-	n, err := w.Write(h.takeUnread())
+	n, err := w.Write(h.unread.take())
 	if err != nil {
 		return int64(n), err
 	}
@@ -108,10 +140,16 @@ func (h *hijackedConn) WriteTo(w io.Writer) (int64, error) {
 	return int64(n) + m, err
 }
 
-func (h *hijackedConn) takeUnread() []byte {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	b := h.unread
-	h.unread = nil
-	return b
+// hijackedTLSConn is likewise a connection with TLS.
+type hijackedTLSConn struct {
+	*tls.Conn
+	unread *unread
+}
+
+// Read implements net.Conn.
+func (h *hijackedTLSConn) Read(b []byte) (int, error) {
+	if n := h.unread.read(b); n > 0 {
+		return n, nil
+	}
+	return h.Conn.Read(b)
 }

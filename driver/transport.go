@@ -33,6 +33,9 @@ type link interface {
 	Resume(loop.Pause)
 	Paused() bool
 	SetDeadline(time.Duration)
+	Sealed()
+	FlushSealer() error
+	Wake()
 	Detach(reason error) (nc *net.TCPConn, queued []byte, err error)
 	Buffered() int
 	Received() uint64
@@ -41,8 +44,9 @@ type link interface {
 
 // Reasons for which reading is paused.
 const (
-	pauseUser    loop.Pause = 1 << iota // Conn.PauseReading
-	pauseInbound                        // a full inbound buffer
+	pauseUser      loop.Pause = 1 << iota // Conn.PauseReading
+	pauseInbound                          // a full inbound buffer
+	pauseHandshake                        // handshake bytes that no worker has come to yet
 )
 
 // engineTransport is the transport on event loops.

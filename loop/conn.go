@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
+	"github.com/valyala/bytebufferpool"
 )
 
 // Handler is what a connection's owner does with its events. The methods run on the connection's loop, one at a time,
@@ -35,6 +36,16 @@ type Handler interface {
 // Encoder writes packets into the outbound queue without a copy in between.
 type Encoder interface {
 	AppendFrame(dst, packet []byte) []byte
+}
+
+// Sealer turns what is queued into what goes on the wire, e.g. TLS records. Its methods are called by whoever flushes, one at
+// a time, and must neither block nor call the connection. An error ends the connection.
+type Sealer interface {
+	// Seal appends to dst what has to go out by itself, e.g. an alert, and then the wire form of plain, which may be
+	// empty.
+	Seal(dst, plain []byte) ([]byte, error)
+	// SealEnd appends what tells the peer that nothing follows.
+	SealEnd(dst []byte) ([]byte, error)
 }
 
 // State is the life of a connection.
@@ -92,14 +103,15 @@ type Conn struct {
 
 	// Guarded by mu.
 	mu        sync.Mutex
-	fd        int32     // -1: gone
-	attaching bool      // being enrolled into gnet
-	reopened  bool      // gnet's OnOpen came since the reattacher cleared it
-	gc        gnet.Conn // nil unless attached
-	out       outbound
-	reason    error // the first one
-	progress  int64 // when bytes last left, or began to wait; on the engine's clock
-	limit     int64 // on the engine's clock. Open: of SetDeadline, 0 for none; then: the latest end
+	fd        int32                      // -1: gone
+	attaching bool                       // being enrolled into gnet
+	reopened  bool                       // gnet's OnOpen came since the reattacher cleared it
+	gc        gnet.Conn                  // nil unless attached
+	out       outbound                   // for the socket
+	plain     *bytebufferpool.ByteBuffer // with a sealer: queued and not sealed; nil: empty
+	reason    error                      // the first one
+	progress  int64                      // when bytes last left, or began to wait; on the engine's clock
+	limit     int64                      // on the engine's clock. Open: of SetDeadline, 0 for none; then: the latest end
 	pauses    Pause
 	dirty     bool // in the flusher's list
 	watched   bool // the flusher's poller tells when fd is writable
@@ -107,6 +119,8 @@ type Conn struct {
 	eof       bool // the peer's FIN was seen with bytes queued
 	broken    bool // a write failed; reading goes on, since what came before may still be there
 	finished  bool // OnClose was called, or is about to be
+	sealed    bool // h is a Sealer
+	ended     bool // SealEnd was called
 
 	// Owned by the flusher's list.
 	nextDirty *Conn
@@ -137,7 +151,15 @@ func (c *Conn) Sent() uint64 { return c.sent.Load() }
 func (c *Conn) Buffered() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.out.len()
+	return c.queuedLocked()
+}
+
+func (c *Conn) queuedLocked() int {
+	n := c.out.len()
+	if c.plain != nil {
+		n += len(c.plain.B)
+	}
+	return n
 }
 
 // Write queues b, or with enc the frame of b, which takes at most most bytes: all or nothing. b may be reused on return.
@@ -148,18 +170,122 @@ func (c *Conn) Write(enc Encoder, b []byte, most int) error {
 		c.mu.Unlock()
 		return ErrClosed
 	}
-	if n := c.out.len(); n > 0 && n+most > c.loop.engine.cfg.OutboundLimit {
+	if n := c.queuedLocked(); n > 0 && n+most > c.loop.engine.cfg.OutboundLimit {
 		c.starved = true
 		c.mu.Unlock()
 		return ErrFull
 	}
-	c.out.append(enc, b, most)
+	if c.sealed {
+		if c.plain == nil {
+			c.plain = bytebufferpool.Get()
+		}
+		c.plain.B = appendFrame(c.plain.B, enc, b)
+	} else {
+		c.out.append(enc, b, most)
+	}
 	push := c.scheduleLocked()
 	c.mu.Unlock()
 	if push {
 		c.loop.flusher.push(c)
 	}
 	return nil
+}
+
+// Sealed is to be called by the handler, which is then a Sealer, in OnOpen: from now on nothing goes out unsealed.
+func (c *Conn) Sealed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sealed = true
+}
+
+// FlushSealer sends what the Sealer has to send by itself. ErrFull: it would be more than is allowed to wait; the peer does
+// not read what it asks for.
+func (c *Conn) FlushSealer() error {
+	c.mu.Lock()
+	if s := c.State(); s == Closed || s == Lingering || c.broken {
+		c.mu.Unlock()
+		return ErrClosed
+	}
+	if c.out.len() > c.loop.engine.cfg.OutboundLimit+sealerSlack {
+		c.mu.Unlock()
+		return ErrFull
+	}
+	c.sealLocked(nil)
+	push := c.out.buf != nil && c.scheduleLocked()
+	finish := c.finishableLocked()
+	c.mu.Unlock()
+	if push {
+		c.loop.flusher.push(c)
+	}
+	if finish {
+		c.loop.finishLater(c)
+	}
+	return nil
+}
+
+// sealerSlack is what a Sealer may have waiting beyond the limit of what is queued: answers of the protocol, e.g. key updates.
+const sealerSlack = 64 << 10
+
+// sealLocked puts the wire form of plain behind what waits.
+func (c *Conn) sealLocked(plain []byte) {
+	if c.out.buf == nil {
+		c.out.buf = bytebufferpool.Get()
+	}
+	b, err := c.h.(Sealer).Seal(c.out.buf.B, plain)
+	c.out.buf.B = b
+	if len(b) == c.out.sent {
+		c.out.release()
+	}
+	if err != nil {
+		c.abortLocked(err)
+	}
+}
+
+// refillLocked seals what is queued when all that was sealed before is written, so that small packets share records, and,
+// when nothing is queued and the connection is Draining, the end. It reports whether there is something to write.
+func (c *Conn) refillLocked() bool {
+	if c.out.buf != nil || !c.sealed {
+		return c.out.buf != nil
+	}
+	if plain := c.plain; plain != nil {
+		c.plain = nil
+		c.sealLocked(plain.B)
+		bytebufferpool.Put(plain)
+	} else if c.State() == Draining && !c.ended {
+		c.ended = true
+		c.out.buf = bytebufferpool.Get()
+		b, err := c.h.(Sealer).SealEnd(c.out.buf.B)
+		c.out.buf.B = b
+		if err != nil || len(b) == 0 {
+			c.out.release()
+		}
+	}
+	return c.out.buf != nil
+}
+
+// sealEndLocked tells the peer, as far as one write goes, that a connection ends that is aborted.
+func (c *Conn) sealEndLocked() {
+	if !c.sealed || c.ended || c.broken || c.fd < 0 || c.out.buf != nil {
+		return
+	}
+	c.ended = true
+	buf := bytebufferpool.Get()
+	if b, err := c.h.(Sealer).SealEnd(buf.B); err == nil {
+		buf.B = b
+		_, _ = syscall.Write(int(c.fd), b)
+	}
+	bytebufferpool.Put(buf)
+}
+
+// idleLocked reports that nothing waits.
+func (c *Conn) idleLocked() bool { return c.out.buf == nil && c.plain == nil }
+
+func (c *Conn) dropQueueLocked() {
+	c.out.release()
+	if c.plain != nil {
+		bytebufferpool.Put(c.plain)
+		c.plain = nil
+	}
 }
 
 // scheduleLocked decides who flushes: the callback that is running when it returns, the poller when the socket is writable,
@@ -183,7 +309,7 @@ func (c *Conn) flush() {
 
 // flushLocked writes until the queue is empty or the socket takes no more; then it has the poller tell.
 func (c *Conn) flushLocked() {
-	for c.out.buf != nil && c.fd >= 0 {
+	for c.fd >= 0 && c.refillLocked() {
 		n, err := syscall.Write(int(c.fd), c.out.bytes())
 		if n > 0 {
 			c.out.advance(n)
@@ -237,7 +363,7 @@ func (c *Conn) unwatchLocked() {
 // breakLocked: the socket takes no more bytes. What the peer sent before may still be there to read, so that
 // reading goes on, and ends the connection; but not for longer than it may linger.
 func (c *Conn) breakLocked(err error) {
-	c.out.release()
+	c.dropQueueLocked()
 	c.unwatchLocked()
 	if c.State() != Open || c.eof {
 		c.abortLocked(err)
@@ -264,13 +390,13 @@ type after struct {
 
 // afterFlushLocked goes on with what an emptier queue allows.
 func (c *Conn) afterFlushLocked() (a after) {
-	if c.out.buf == nil {
+	if c.idleLocked() {
 		c.unwatchLocked()
-		if c.State() == Draining {
+		if c.State() == Draining && c.ended == c.sealed {
 			c.shutdownWriteLocked()
 		}
 	}
-	if c.starved && c.out.len() <= c.loop.engine.cfg.OutboundLimit/2 {
+	if c.starved && c.queuedLocked() <= c.loop.engine.cfg.OutboundLimit/2 {
 		c.starved = false
 		a.drained = true
 	}
@@ -317,7 +443,7 @@ func (c *Conn) Close(reason error) bool {
 	c.beginLingerLocked()
 	var done after
 	push := false
-	if c.out.buf == nil {
+	if c.idleLocked() && !c.sealed {
 		done = c.afterFlushLocked()
 	} else {
 		push = c.scheduleLocked()
@@ -350,9 +476,10 @@ func (c *Conn) abortLocked(reason error) {
 	if c.State() == Closed {
 		return
 	}
+	c.sealEndLocked()
 	c.setReasonLocked(reason)
 	c.state.Store(uint32(Closed))
-	c.out.release()
+	c.dropQueueLocked()
 	c.unwatchLocked()
 	switch {
 	case c.attaching:
@@ -430,7 +557,7 @@ func (c *Conn) onTimer(now time.Duration) (again time.Duration) {
 	}
 	var onDeadline bool
 	c.mu.Lock()
-	if c.out.buf != nil && !c.corked.Load() {
+	if !c.corked.Load() {
 		c.flushLocked()
 	}
 	switch state := c.State(); {
@@ -502,7 +629,7 @@ func (c *Conn) contain() {
 func (c *Conn) uncorkOnLoop() gnet.Conn {
 	c.mu.Lock()
 	c.corked.Store(false)
-	if c.out.buf != nil && !c.watched {
+	if !c.watched {
 		c.flushLocked()
 	}
 	done := c.afterFlushLocked()

@@ -133,7 +133,7 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	c.unwatchLocked()
 	c.gc = nil
 	eof := errors.Is(err, io.EOF)
-	if eof && c.out.buf != nil && (c.State() == Open || c.State() == Draining) {
+	if eof && !c.idleLocked() && (c.State() == Open || c.State() == Draining) {
 		if fd, dupErr := l.engine.spare.dup(int(c.fd)); dupErr == nil {
 			l.drainAfterEOFLocked(c, fd)
 			done := c.afterFlushLocked()
@@ -151,7 +151,7 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	}
 	c.setReasonLocked(ErrEngineClosed)
 	c.state.Store(uint32(Closed))
-	c.out.release()
+	c.dropQueueLocked()
 	c.finished = true
 	c.mu.Unlock()
 	l.finishOnLoop(c)

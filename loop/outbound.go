@@ -32,11 +32,14 @@ func (o *outbound) append(enc Encoder, b []byte, most int) {
 		o.buf.B = o.buf.B[:copy(o.buf.B, o.buf.B[o.sent:])]
 		o.sent = 0
 	}
+	o.buf.B = appendFrame(o.buf.B, enc, b)
+}
+
+func appendFrame(dst []byte, enc Encoder, b []byte) []byte {
 	if enc == nil {
-		o.buf.B = append(o.buf.B, b...)
-		return
+		return append(dst, b...)
 	}
-	o.buf.B = enc.AppendFrame(o.buf.B, b)
+	return enc.AppendFrame(dst, b)
 }
 
 // advance tells that n bytes were written.

@@ -78,7 +78,7 @@ func (c *Conn) parkOnLoopLocked() gnet.Conn {
 	leaving := c.gc
 	c.unwatchLocked()
 	c.gc, c.fd = nil, int32(fd)
-	if c.out.buf != nil {
+	if !c.idleLocked() {
 		c.watchLocked()
 	}
 	return leaving
@@ -90,7 +90,7 @@ func (c *Conn) reattachOnLoopLocked(gc gnet.Conn) {
 	c.closeFDLocked()
 	c.gc, c.fd = gc, int32(gc.Fd())
 	c.lastRead.Store(int64(c.loop.engine.clock.now()))
-	if c.out.buf != nil && c.State() != Closed {
+	if c.State() != Closed {
 		c.flushLocked()
 	}
 }
@@ -356,8 +356,15 @@ func (c *Conn) detachOnLoop(reason error) (d detached) {
 		}
 	}
 	c.unwatchLocked()
+	if c.sealed {
+		var plain []byte
+		if c.plain != nil {
+			plain = c.plain.B
+		}
+		c.sealLocked(plain)
+	}
 	d = detached{fd: int(c.fd), queued: append([]byte(nil), c.out.bytes()...)}
-	c.out.release()
+	c.dropQueueLocked()
 	c.fd = -1
 	c.setReasonLocked(reason)
 	c.state.Store(uint32(Closed))

@@ -1,6 +1,9 @@
 package drivertest
 
 import (
+	"context"
+	"errors"
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -144,4 +147,63 @@ func churn(s *suite) {
 	stop.Store(true)
 	done()
 	s.await("all ends", func() bool { st := server.Stats(); return st.Disconnected == st.Accepted })
+}
+
+// onUpdateClose: a subscriber that Update calls, on the application's own goroutine, may close the driver.
+func onUpdateClose(s *suite) {
+	server := s.bare(driver.Config{Dispatch: driver.DispatchOnUpdate})
+	var closing atomic.Bool
+	server.Events().Subscribe(driver.SubscriberFuncs{Established: func(driver.Event) {
+		if !closing.Swap(true) {
+			assert.NoError(s, server.Close())
+		}
+	}})
+	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.StartListen(0))
+	for range 3 {
+		require.NoError(s, s.client(driver.Config{EventLoops: 1}).ConnectTo(server.addr()))
+	}
+	s.await("the connections", func() bool { return server.NumberOfConnections() == 3 })
+	s.must("Update", server.Update)
+	up, down := server.events.counts()
+	require.Equal(s, 3, up)
+	require.Equal(s, 3, down)
+}
+
+// closeOnLoop: a callback on an event loop may not wait for its own end: Close and Shutdown close behind it, and say so.
+func closeOnLoop(s *suite) {
+	for _, where := range []string{"Established", "Disconnected", "OnPacket"} {
+		for _, shutdown := range []bool{false, true} {
+			var server *node
+			var called atomic.Bool
+			closing := func(here string) {
+				if here != where || called.Swap(true) {
+					return
+				}
+				if shutdown {
+					assert.Error(s, server.Shutdown(context.Background()), where)
+				} else {
+					assert.Error(s, server.Close(), where)
+				}
+			}
+			server = s.bare(driver.Config{EventLoops: 1, OnPacket: func(driver.Conn, []byte) { closing("OnPacket") }})
+			server.Events().Subscribe(driver.SubscriberFuncs{
+				Established:  func(driver.Event) { closing("Established") },
+				Disconnected: func(driver.Event) { closing("Disconnected") },
+			})
+			require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+			require.NoError(s, server.StartListen(0))
+			client := s.bare(driver.Config{EventLoops: 1})
+			client.Events().Subscribe(driver.SubscriberFuncs{Established: func(ev driver.Event) {
+				_ = ev.Conn.Send([]byte("x"))
+				ev.Conn.Close(nil)
+			}})
+			require.NoError(s, client.Initialize(driver.Bind{Address: "127.0.0.1"}))
+			require.NoError(s, client.ConnectTo(server.addr()))
+			s.await("a driver that is closed", func() bool { return errors.Is(server.Send(somebody, []byte("x")), net.ErrClosed) })
+			s.must("Close", func() { assert.NoError(s, server.Close()) })
+			s.await("the client's event", func() bool { _, down := client.events.counts(); return down == 1 })
+			require.NoError(s, client.Close())
+		}
+	}
 }

@@ -38,6 +38,7 @@ func closingProperties() []property {
 		property{"ReceivedBeforeAReset", func(s *suite) { s.receivedBeforeTheEnd(true) }},
 		property{"HalfOfThePeersLeave", halfLeave},
 		property{"PausedConnectionWhosePeerIsGone", pausedWhosePeerIsGone},
+		property{"PausedConnectionCloses", pausedCloses},
 		property{"NothingIsReceivedAfterConnClose", nothingAfterConnClose},
 		property{"ShutdownGivesUpWithItsContext", shutdownGivesUp},
 		property{"CloseDoesNotWaitForThePeer", closeDoesNotWait},
@@ -240,6 +241,28 @@ func pausedWhosePeerIsGone(s *suite) {
 		sc.Close(nil)
 		server.awaitEnd(sc)
 		s.await("the connection is gone", func() bool { return server.NumberOfConnections() == 0 })
+	}
+}
+
+// pausedCloses: a connection that is not read from closes as any other does, and delivers first.
+func pausedCloses(s *suite) {
+	for _, full := range []bool{false, true} {
+		l := s.pair(driver.Config{}, driver.Config{InboundBufferSize: 1000, OutboundBufferSize: 1 << 20})
+		if full {
+			s.fill(l.cc, 0, 0, 1000)
+		} else {
+			l.sc.PauseReading()
+		}
+		s.await("the pause", func() bool { return l.sc.Stats().Paused })
+		for n := range 500 {
+			require.NoError(s, l.sc.Send(numbered(nil, 0, n, 1000)))
+		}
+		l.sc.Close(errKicked)
+		k := newChecker(1)
+		l.client.pumping(k.take)
+		k.complete(s, "queued by a paused connection", []int{500})
+		require.ErrorIs(s, l.server.awaitEnd(l.sc), errKicked)
+		l.client.awaitEnd(l.cc)
 	}
 }
 

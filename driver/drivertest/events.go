@@ -21,12 +21,14 @@ func eventProperties() []property {
 		{"OnUpdateIsBounded", onUpdateIsBounded},
 		{"OnUpdateRacingClose", onUpdateRacingClose},
 		{"OnUpdateFromSeveralGoroutines", onUpdateFromSeveral},
+		{"OnUpdateCloseInASubscriber", onUpdateClose},
 		{"SubscribeAndCancelInCallbacks", subscribeInCallbacks},
 		{"CancelledGetsNothing", cancelledGetsNothing},
 		{"PanickingSubscriber", panickingSubscriber},
 		{"PanickingOnPacket", panickingOnPacket},
 		{"CloseInEstablished", closeInEstablished},
 		{"CallsBackInCallbacks", callsInCallbacks},
+		{"CloseInACallback", closeOnLoop},
 		{"ConnectToFails", connectToFails},
 		{"Churn", churn},
 	}
@@ -273,25 +275,40 @@ func cancelledGetsNothing(s *suite) {
 	require.EqualValues(s, 1, got.Load())
 }
 
+// panickingSubscriber: the other subscribers get the event, the event's connection ends, and the others do not notice.
 func panickingSubscriber(s *suite) {
 	for _, dispatch := range []driver.Dispatch{driver.DispatchOnLoop, driver.DispatchOnUpdate} {
 		server := s.bare(driver.Config{Dispatch: dispatch})
-		server.Events().Subscribe(driver.SubscriberFuncs{
-			Established:  func(driver.Event) { panic("a subscriber's") },
-			Disconnected: func(driver.Event) { panic("a subscriber's") },
-		})
+		var bad atomic.Bool
+		panics := func(driver.Event) {
+			if bad.Load() {
+				panic("a subscriber's")
+			}
+		}
+		server.Events().Subscribe(driver.SubscriberFuncs{Established: panics, Disconnected: panics})
 		after := &recorder{}
 		server.Events().Subscribe(after)
 		require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
 		require.NoError(s, server.StartListen(0))
-		client := s.client(driver.Config{})
-		cc, sc := s.connect(client, server)
-		s.await("the other subscriber", func() bool { server.Update(); return after.established(sc) })
-		(&link{client, server, cc, sc}).talks("all the same")
-		cc.Close(nil)
-		server.awaitEnd(sc)
-		s.await("the other subscriber", func() bool { server.Update(); _, ok := after.end(sc); return ok })
+		bystander, client := s.client(driver.Config{}), s.client(driver.Config{})
+		bc, bs := s.connect(bystander, server)
+		bad.Store(true)
+		require.NoError(s, client.ConnectTo(server.addr()))
+		s.await("Established and Disconnected", func() bool {
+			server.Update()
+			_, down := after.counts()
+			return down == 1
+		})
+		all := after.all()
+		require.Len(s, all, 3)
+		require.True(s, all[1].up)
+		require.ErrorIs(s, all[2].Reason, driver.ErrPanic)
+		require.Equal(s, all[1].Conn.ID(), all[2].Conn.ID())
 		require.EqualValues(s, 2, server.Stats().Panics)
+		(&link{bystander, server, bc, bs}).talks("all the same")
+		bad.Store(false)
+		s.await("the client's end", func() bool { _, down := client.events.counts(); return down == 1 })
+		s.connect(client, server)
 	}
 }
 

@@ -1,7 +1,6 @@
 package drivertest
 
 import (
-	"sync"
 	"sync/atomic"
 
 	"github.com/stretchr/testify/require"

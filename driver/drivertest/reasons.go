@@ -51,6 +51,7 @@ func reasonProperties() []property {
 			require.ErrorIs(s, l.server.awaitEnd(l.sc), driver.ErrHijacked)
 		}},
 		{"ErrStallTimeout", reasonStall},
+		{"ErrConnectTimeout", reasonConnectTimeout},
 		{"DisconnectFromGivesUpConnectTo", reasonGivenUp},
 	}
 }
@@ -125,7 +126,11 @@ func reasonIdle(s *suite) {
 	if longest < idle/2 { // else this machine was too slow to tell
 		require.True(s, l.client.IsConnectedTo(l.server.addr()), "idle, with a packet every 50 ms")
 	}
-	s.await("the end", func() bool { _ = l.sc.Send([]byte("does not count")); _, down := l.server.events.counts(); return down == 1 })
+	s.await("the end", func() bool {
+		_ = l.sc.Send([]byte("does not count"))
+		_, down := l.server.events.counts()
+		return down == 1
+	})
 	reason := l.server.awaitEnd(l.sc)
 	require.ErrorIs(s, reason, driver.ErrIdleTimeout)
 	require.ErrorIs(s, reason, os.ErrDeadlineExceeded)
@@ -241,4 +246,32 @@ func reasonGivenUp(s *suite) {
 			require.ErrorIs(s, ev.Reason, driver.ErrDisconnected)
 		}
 	}
+}
+
+// reasonConnectTimeout: a server whose backlog is full does not answer.
+func reasonConnectTimeout(s *suite) {
+	server := s.bound(driver.Config{MaxConnections: 1}, driver.Bind{Address: "127.0.0.1"})
+	require.NoError(s, server.StartListen(1))
+	s.connect(s.client(driver.Config{EventLoops: 1}), server)
+	for range 6 {
+		client := s.client(driver.Config{EventLoops: 1, ConnectTimeout: 200 * time.Millisecond})
+		require.NoError(s, client.ConnectTo(server.addr()))
+		s.await("an outcome", func() bool {
+			_, down := client.events.counts()
+			return down > 0 || client.NumberOfConnections() == 1 || s.secure
+		})
+		if s.secure {
+			// Where the system answered, it is the handshake that waits.
+			time.Sleep(300 * time.Millisecond)
+		}
+		for _, ev := range client.events.all() {
+			if !ev.up {
+				require.Equal(s, driver.ErrSocketConnect, driver.CodeOf(ev.Reason))
+				require.ErrorIs(s, ev.Reason, driver.ErrConnectTimeout)
+				require.ErrorIs(s, ev.Reason, os.ErrDeadlineExceeded)
+				return
+			}
+		}
+	}
+	s.Skip("this system's backlog does not fill up")
 }

@@ -1,0 +1,213 @@
+package driver
+
+import (
+	"errors"
+	"io"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"gridstream/loop"
+	"gridstream/tlsadapter"
+)
+
+// SecureStream is a Stream whose connections are TLS: GridMate's StreamSecureSocketDriver. InitializeSecurity takes the
+// place of Initialize. Established means that the handshake is complete.
+type SecureStream struct{ *core }
+
+var _ Driver = (*SecureStream)(nil)
+
+// NewSecure makes a driver, as New does.
+func NewSecure(cfg Config) (*SecureStream, error) {
+	d, err := newCore(cfg, newEngineTransport)
+	if err != nil {
+		return nil, err
+	}
+	d.security = newSecurity(d)
+	return &SecureStream{d}, nil
+}
+
+// Initialize is an error: a SecureStream never falls back to plaintext. Call InitializeSecurity.
+func (s *SecureStream) Initialize(Bind) error {
+	return &Error{Op: "Initialize", Code: ErrSecureConfig, Err: errors.New("a SecureStream needs InitializeSecurity")}
+}
+
+// InitializeSecurity readies the driver for StartListen and ConnectTo, as Initialize does for a Stream. What is wrong with
+// desc is told with ErrSecureCert, ErrSecurePKey, ErrSecureCACert or ErrSecureConfig.
+func (s *SecureStream) InitializeSecurity(b Bind, desc SecureDesc) error {
+	configs, err := desc.configs()
+	if err != nil {
+		return withOp("InitializeSecurity", err)
+	}
+	old := s.security.configs.Swap(configs)
+	if err := s.core.Initialize(b); err != nil {
+		s.security.configs.Store(old)
+		return withOp("InitializeSecurity", err)
+	}
+	return nil
+}
+
+// ReloadSecurity has new handshakes use desc. Established connections, and handshakes under way, stay as they are. On an
+// error the old one stays in use.
+func (s *SecureStream) ReloadSecurity(desc SecureDesc) error {
+	if err := s.ready("ReloadSecurity", ErrSecureConfig, loop.AddrPort(nil)); err != nil {
+		return err
+	}
+	configs, err := desc.configs()
+	if err != nil {
+		return withOp("ReloadSecurity", err)
+	}
+	s.security.configs.Store(configs)
+	return nil
+}
+
+func withOp(op string, err error) error {
+	var e *Error
+	if errors.As(err, &e) {
+		e.Op = op
+	}
+	return err
+}
+
+// secure is what a connection has more with TLS.
+type secure struct {
+	// Immutable.
+	session *tlsadapter.Session
+	started time.Time
+
+	// Atomic: written by the loop.
+	ready atomic.Bool // established, as far as TLS goes
+}
+
+// maxHandshakeBuffered is how much of a handshake may wait for a worker before reading is paused. Twice the largest record: so
+// much always has a whole one in it, for which a step is due.
+const maxHandshakeBuffered = 36 << 10
+
+// beginHandshake is the start of a connection with TLS, on the loop.
+func (c *conn) beginHandshake() {
+	s := c.secure
+	s.session.SetAddrs(net.TCPAddrFromAddrPort(c.LocalAddr()), net.TCPAddrFromAddrPort(c.RemoteAddr()))
+	c.link.Sealed()
+	c.link.SetDeadline(c.handshakeLimit())
+	c.core.security.handshakeBegins(c)
+	if c.core.closing.Load() {
+		c.Close(ErrShutdown)
+		return
+	}
+	if s.session.Feed(c.takeUnread()) {
+		c.core.security.submit(c)
+	}
+}
+
+// handshakeLimit is the time limit of the handshake: Config.LoginTimeout counts from the accept too.
+func (c *conn) handshakeLimit() time.Duration {
+	cfg := &c.core.cfg
+	if c.inbound && cfg.LoginTimeout > 0 {
+		return min(cfg.HandshakeTimeout, cfg.LoginTimeout)
+	}
+	return cfg.HandshakeTimeout
+}
+
+// handshakeTimedOut is the reason of a handshake that took too long.
+func (c *conn) handshakeTimedOut() error {
+	if c.handshakeLimit() < c.core.cfg.HandshakeTimeout {
+		return ErrLoginTimeout
+	}
+	return ErrHandshakeTimeout
+}
+
+// step does what can be done of the handshake. A worker.
+func (c *conn) step() {
+	defer func() {
+		if v := recover(); v != nil { // in a callback of the tls.Config
+			c.secure.session.Abort()
+			c.panicked(v, nil)
+		}
+	}()
+	done, err := c.secure.session.Step()
+	if errors.Is(err, tlsadapter.ErrAborted) {
+		return
+	}
+	_ = c.link.FlushSealer() // also an alert, where the handshake failed
+	switch {
+	case err != nil:
+		c.link.Close(&given{err})
+	case done:
+		c.link.Wake()
+	}
+	c.link.Resume(pauseHandshake)
+}
+
+// endHandshake establishes the connection, on the loop, once the handshake is done.
+func (c *conn) endHandshake() {
+	s := c.secure
+	if s.ready.Load() || s.session.State() == tlsadapter.StateHandshaking || c.link.State() != loop.Open {
+		return
+	}
+	c.core.security.handshakeEnds(c)
+	c.link.SetDeadline(0)
+	s.ready.Store(true)
+	c.establish()
+	c.decrypt(nil) // what came behind the handshake
+}
+
+// decrypt takes what was read, on the loop.
+func (c *conn) decrypt(b []byte) {
+	s := c.secure
+	if !s.ready.Load() {
+		if s.session.Feed(b) {
+			c.core.security.submit(c)
+		}
+		if s.session.Buffered() > maxHandshakeBuffered {
+			c.link.Pause(pauseHandshake)
+			if s.session.Buffered() <= maxHandshakeBuffered {
+				// The worker took it meanwhile, and resumed before the pause.
+				c.link.Resume(pauseHandshake)
+			}
+		}
+		return
+	}
+	err := s.session.Open(b, c.receive)
+	if s.session.OutputLen() > 0 && errors.Is(c.link.FlushSealer(), loop.ErrFull) {
+		c.abort(ErrSlowConsumer)
+		return
+	}
+	switch {
+	case err == nil:
+	case err == io.EOF: // close_notify
+		c.Close(ErrPeerClosed)
+	default:
+		c.Close(&Error{Op: "connection", Code: ErrReceive, Address: c.RemoteAddr(), Err: err})
+	}
+}
+
+// Seal implements loop.Sealer.
+func (c *conn) Seal(dst, plain []byte) ([]byte, error) {
+	var err error
+	if len(plain) > 0 {
+		err = c.secure.session.Seal(plain)
+	}
+	return c.secure.session.TakeOutput(dst), err
+}
+
+// SealEnd implements loop.Sealer: close_notify, where there is a session to close.
+func (c *conn) SealEnd(dst []byte) ([]byte, error) {
+	err := c.secure.session.CloseNotify()
+	return c.secure.session.TakeOutput(dst), err
+}
+
+// endSession ends the session of a connection that ended, and completes its reason: the end of the stream without
+// close_notify may be an attacker's.
+func (c *conn) endSession(reason error) error {
+	c.core.security.handshakeEnds(c)
+	if reason == ErrHijacked {
+		return reason
+	}
+	if reason == ErrPeerClosed {
+		if err := c.secure.session.CloseRead(); err != nil {
+			reason = &Error{Op: "connection", Code: ErrReceive, Address: c.RemoteAddr(), Err: err}
+		}
+	}
+	c.secure.session.Abort()
+	return reason
+}

@@ -1,0 +1,121 @@
+package driver
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gridstream/tlsadapter"
+)
+
+// security is what a SecureStream has more than a Stream: the configurations, and the workers that do the handshakes' steps. A slow
+// client holds no worker: a step is only due when a record of its is there.
+type security struct {
+	core *core
+
+	// Atomic: written by InitializeSecurity and ReloadSecurity.
+	configs atomic.Pointer[tlsConfigs]
+
+	workers sync.WaitGroup
+
+	// Guarded by mu.
+	mu          sync.Mutex
+	work        sync.Cond // jobs or stopped changed
+	jobs        []*conn   // in order; each at most once, so that MaxConnections bounds them
+	stopped     bool
+	handshaking map[*conn]struct{}
+}
+
+func newSecurity(d *core) *security {
+	s := &security{core: d, handshaking: make(map[*conn]struct{})}
+	s.work.L = &s.mu
+	return s
+}
+
+// newSecure makes the session of a connection, with the configuration of now.
+func (s *security) newSecure(inbound bool) *secure {
+	configs := s.configs.Load()
+	sec := &secure{started: time.Now()}
+	if inbound {
+		sec.session = tlsadapter.NewServer(configs.server)
+	} else {
+		sec.session = tlsadapter.NewClient(configs.client)
+	}
+	return sec
+}
+
+// start starts the workers.
+func (s *security) start(workers int) {
+	for range workers {
+		s.workers.Go(s.run)
+	}
+}
+
+// stop ends the workers. Every connection is closed.
+func (s *security) stop() {
+	s.mu.Lock()
+	s.stopped = true
+	s.jobs = nil
+	s.mu.Unlock()
+	s.work.Broadcast()
+	s.workers.Wait()
+}
+
+// submit has a worker do a step of c's handshake. Any goroutine.
+func (s *security) submit(c *conn) {
+	s.mu.Lock()
+	s.jobs = append(s.jobs, c)
+	s.mu.Unlock()
+	s.work.Signal()
+}
+
+func (s *security) run() {
+	for {
+		c := s.next()
+		if c == nil {
+			return
+		}
+		c.step()
+	}
+}
+
+// next blocks until there is a job; nil when the workers are stopped.
+func (s *security) next() *conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.jobs) == 0 && !s.stopped {
+		s.work.Wait()
+	}
+	if s.stopped {
+		return nil
+	}
+	c := s.jobs[0]
+	s.jobs[0] = nil
+	s.jobs = s.jobs[1:]
+	return c
+}
+
+func (s *security) handshakeBegins(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.handshaking[c] = struct{}{}
+}
+
+func (s *security) handshakeEnds(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.handshaking, c)
+}
+
+// abandonHandshakes ends those that are under way when the driver shuts down.
+func (s *security) abandonHandshakes() {
+	s.mu.Lock()
+	var all []*conn
+	for c := range s.handshaking {
+		all = append(all, c)
+	}
+	s.mu.Unlock()
+	for _, c := range all {
+		c.Close(ErrShutdown)
+	}
+}
