@@ -300,9 +300,14 @@ func (c *conn) OnData(b []byte) {
 	c.receive(b)
 }
 
+// takesData reports whether the application still gets packets.
+func (c *conn) takesData() bool {
+	return c.link.State() == loop.Open || c.secure != nil && c.secure.late
+}
+
 // receive takes bytes of the stream of frames.
 func (c *conn) receive(b []byte) {
-	if c.link.State() != loop.Open {
+	if !c.takesData() {
 		return
 	}
 	var packets int
@@ -347,7 +352,7 @@ func (c *conn) deliver(b []byte) (packets int, err error) {
 			break
 		}
 		packets++
-		if !c.onPacket(packet) || c.link.State() != loop.Open {
+		if !c.onPacket(packet) || !c.takesData() {
 			b = nil
 		}
 	}
@@ -402,6 +407,13 @@ func (c *conn) OnPanic(p *loop.PanicError) { c.panicked(p.Value, p.Stack) }
 
 // OnClose implements loop.Handler.
 func (c *conn) OnClose(cause error) {
+	if c.secure == nil || !c.endsInHandshake(cause) {
+		c.close(cause)
+	}
+}
+
+// close is the end of the connection.
+func (c *conn) close(cause error) {
 	core, remote := c.core, c.RemoteAddr()
 	reason := c.reasonOf(cause)
 	if c.secure != nil {

@@ -98,7 +98,8 @@ func inUpdate() bool { return calledBy("gridstream/driver.(*core).deliverQueued"
 
 // inCallback reports whether the caller is a callback on an event loop, or on another goroutine that closing waits for.
 func inCallback() bool {
-	return calledBy("gridstream/driver.(*conn).OnOpen", "gridstream/driver.(*conn).OnData", "gridstream/driver.(*conn).OnClose",
+	return calledBy("gridstream/driver.(*conn).OnOpen", "gridstream/driver.(*conn).OnData", "gridstream/driver.(*conn).OnWake",
+		"gridstream/driver.(*conn).OnClose", "gridstream/driver.(*conn).stepDone",
 		"gridstream/driver.(*core).connect")
 }
 

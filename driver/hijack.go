@@ -46,7 +46,7 @@ func (d *core) Adopt(nc net.Conn) (Conn, error) {
 		c.release()
 		return fail(err)
 	}
-	if !c.registered {
+	if c.secure == nil && !c.registered {
 		return fail(ErrConnected)
 	}
 	return c, nil

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync/atomic"
 	"time"
 
@@ -77,6 +78,13 @@ type secure struct {
 
 	// Atomic: written by the loop.
 	ready atomic.Bool // established, as far as TLS goes
+
+	// Owned by the loop, or after the end of the link by who calls conn.close.
+	late bool // the link ended before the handshake was done; what came with it is being delivered
+
+	// Guarded by security.mu.
+	steps int   // submitted and not done
+	cause error // of a link that ended with steps to be done
 }
 
 // maxHandshakeBuffered is how much of a handshake may wait for a worker before reading is paused. Twice the largest record: so
@@ -118,6 +126,7 @@ func (c *conn) handshakeTimedOut() error {
 
 // step does what can be done of the handshake. A worker.
 func (c *conn) step() {
+	defer c.stepDone()
 	defer func() {
 		if v := recover(); v != nil { // in a callback of the tls.Config
 			c.secure.session.Abort()
@@ -149,6 +158,48 @@ func (c *conn) endHandshake() {
 	s.ready.Store(true)
 	c.establish()
 	c.decrypt(nil) // what came behind the handshake
+}
+
+// endsInHandshake is told that the link ended. A client may be done with its side of the handshake, have sent packets and FIN before a
+// worker here has done ours: then the connection is established late, and what came is delivered. It reports that the end
+// comes with the step that is under way.
+func (c *conn) endsInHandshake(cause error) bool {
+	s := c.secure
+	var call *os.SyscallError
+	if s.ready.Load() || cause != io.EOF && !errors.As(cause, &call) {
+		return false
+	}
+	if c.core.security.deferEnd(c, cause) {
+		return true
+	}
+	c.establishLate()
+	return false
+}
+
+// stepDone ends a link that ended during the step. A worker.
+func (c *conn) stepDone() {
+	cause := c.core.security.stepEnds(c)
+	if cause != nil {
+		c.establishLate()
+		c.close(cause)
+	}
+}
+
+// establishLate establishes a connection whose link is gone, if the handshake is done, and delivers what came with it.
+func (c *conn) establishLate() {
+	s := c.secure
+	if s.session.State() != tlsadapter.StateEstablished {
+		return
+	}
+	defer func() {
+		if v := recover(); v != nil {
+			c.panicked(v, nil)
+		}
+	}()
+	s.late = true
+	s.ready.Store(true)
+	c.establish()
+	_ = s.session.Open(nil, c.receive) // its end is the link's
 }
 
 // decrypt takes what was read, on the loop.

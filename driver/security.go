@@ -51,22 +51,49 @@ func (s *security) start(workers int) {
 	}
 }
 
-// stop ends the workers. Every connection is closed.
+// stop ends the workers. Every link has ended: what is left are those whose end waits for a step.
 func (s *security) stop() {
 	s.mu.Lock()
 	s.stopped = true
+	jobs := s.jobs
 	s.jobs = nil
 	s.mu.Unlock()
 	s.work.Broadcast()
 	s.workers.Wait()
+	for _, c := range jobs {
+		c.secure.session.Abort()
+		c.stepDone()
+	}
 }
 
 // submit has a worker do a step of c's handshake. Any goroutine.
 func (s *security) submit(c *conn) {
 	s.mu.Lock()
+	c.secure.steps++
 	s.jobs = append(s.jobs, c)
 	s.mu.Unlock()
 	s.work.Signal()
+}
+
+// deferEnd leaves the end of c's link to the step that is due or under way; false where there is none.
+func (s *security) deferEnd(c *conn, cause error) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.secure.steps == 0 {
+		return false
+	}
+	c.secure.cause = cause
+	return true
+}
+
+// stepEnds counts a step that is done, and returns the cause of c's end where that was left to it.
+func (s *security) stepEnds(c *conn) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c.secure.steps--; c.secure.steps > 0 {
+		return nil
+	}
+	return c.secure.cause
 }
 
 func (s *security) run() {

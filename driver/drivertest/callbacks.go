@@ -207,3 +207,23 @@ func closeOnLoop(s *suite) {
 		}
 	}
 }
+
+// sendAndCloseAtOnce: a peer that connects, says something and leaves, all at once, is heard.
+func sendAndCloseAtOnce(s *suite) {
+	k := newChecker(1)
+	server := s.server(driver.Config{OnPacket: func(_ driver.Conn, p []byte) { k.take(p) }})
+	client := s.bare(driver.Config{EventLoops: 1})
+	var next atomic.Int64
+	client.Events().Subscribe(driver.SubscriberFuncs{Established: func(ev driver.Event) {
+		assert.NoError(s, ev.Conn.Send(numbered(nil, 0, int(next.Add(1))-1, 100)))
+		ev.Conn.Close(nil)
+	}})
+	require.NoError(s, client.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	rounds := amount(300)
+	for i := range rounds {
+		require.NoError(s, client.ConnectTo(server.addr()))
+		s.await("its end", func() bool { _, down := client.events.counts(); return down == i+1 })
+		k.complete(s, "said by who left at once", []int{i + 1})
+	}
+	s.await("the server's events", func() bool { up, down := server.events.counts(); return up == rounds && down == rounds })
+}

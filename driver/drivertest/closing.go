@@ -39,6 +39,7 @@ func closingProperties() []property {
 		property{"HalfOfThePeersLeave", halfLeave},
 		property{"PausedConnectionWhosePeerIsGone", pausedWhosePeerIsGone},
 		property{"PausedConnectionCloses", pausedCloses},
+		property{"SendAndCloseAtOnce", sendAndCloseAtOnce},
 		property{"NothingIsReceivedAfterConnClose", nothingAfterConnClose},
 		property{"ShutdownGivesUpWithItsContext", shutdownGivesUp},
 		property{"CloseDoesNotWaitForThePeer", closeDoesNotWait},
