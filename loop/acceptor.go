@@ -63,25 +63,25 @@ func Accept(cfg AcceptorConfig) *Acceptor {
 func (a *Acceptor) run() {
 	defer a.done.Done()
 	for {
-		nc := a.next()
+		nc, inTurn := a.next()
 		if nc == nil {
 			return
 		}
-		if err := a.cfg.Accept(nc); isShortage(err) {
-			a.accepting.Lock()
-			a.failed(err)
-			a.accepting.Unlock()
+		if !inTurn {
+			a.handOver(nc)
 		}
 	}
 }
 
-// next is the next connection, with its slot; nil when the acceptor is stopped.
-func (a *Acceptor) next() net.Conn {
+// next is the next connection, with its slot; nil when the acceptor is stopped. Near the limit of descriptors, where handing over
+// needs to know that there is one more, it hands over itself, so that no two count on the same one.
+func (a *Acceptor) next() (nc net.Conn, inTurn bool) {
 	a.accepting.Lock()
 	defer a.accepting.Unlock()
 	for a.cfg.Slots.WaitFree(a.stop) {
 		nc, err := a.cfg.Listener.Accept()
-		if err == nil && a.episode > 0 {
+		careful := err == nil && (a.episode > 0 || nearLimit(nc))
+		if careful {
 			err = a.probe()
 		}
 		if err == nil {
@@ -89,25 +89,58 @@ func (a *Acceptor) next() net.Conn {
 			// ConnectTo may have taken the last slot meanwhile: then this one connection waits here.
 			if !a.cfg.Slots.Acquire(a.stop) {
 				nc.Close()
-				return nil
+				return nil, false
 			}
-			return nc
+			if careful {
+				a.handOverLocked(nc)
+			}
+			return nc, careful
 		}
 		if nc != nil {
 			nc.Close()
 		}
 		if a.stopped() {
-			return nil
+			return nil, false
 		}
 		a.failed(err)
 		if !a.backOff(err) {
-			return nil
+			return nil, false
 		}
 	}
-	return nil
+	return nil, false
 }
 
-// probe waits, after a shortage, until there is one more descriptor: registering the connection that was just accepted
+func (a *Acceptor) handOver(nc net.Conn) {
+	if err := a.cfg.Accept(nc); isShortage(err) {
+		a.accepting.Lock()
+		defer a.accepting.Unlock()
+		a.failed(err)
+	}
+}
+
+func (a *Acceptor) handOverLocked(nc net.Conn) {
+	if err := a.cfg.Accept(nc); isShortage(err) {
+		a.failed(err)
+	}
+}
+
+// nearLimit reports whether the descriptors are about to run out: the system gives out the lowest that is free.
+func nearLimit(nc net.Conn) bool {
+	sc, ok := nc.(syscall.Conn)
+	if !ok {
+		return false
+	}
+	rc, err := sc.SyscallConn()
+	if err != nil {
+		return false
+	}
+	const margin = 4 * acceptors // each may need one more, and the rest of the process some
+	near := false
+	_ = rc.Control(func(fd uintptr) { near = int(fd)+margin >= DescriptorLimit() })
+	return near
+}
+
+// probe waits until there is one more descriptor: registering the connection that was just accepted
 // takes it, and without it the connection would be lost.
 func (a *Acceptor) probe() error {
 	for {

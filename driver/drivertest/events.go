@@ -216,7 +216,9 @@ func onUpdateFromSeveral(s *suite) {
 		require.NoError(s, client.ConnectTo(server.addr()))
 		s.await("the connection", func() bool { return client.IsConnectedTo(server.addr()) && server.NumberOfConnections() == 1 })
 		require.NoError(s, client.DisconnectFrom(server.addr()))
-		s.await("its end", func() bool { return client.Stats().Disconnected == client.Stats().Dialled && server.NumberOfConnections() == 0 })
+		s.await("its end", func() bool {
+			return client.Stats().Disconnected == client.Stats().Dialled && server.NumberOfConnections() == 0
+		})
 	}
 	s.await("all events", func() bool { _, down := server.events.counts(); return down == amount(100) })
 	cancel()
