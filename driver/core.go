@@ -666,7 +666,8 @@ func (d *core) Shutdown(ctx context.Context) error {
 		d.security.abandonHandshakes()
 	}
 	if inCallback() {
-		return d.closeBehind("Shutdown")
+		go d.Shutdown(ctx)
+		return &Error{Op: "Shutdown", Code: ErrSocketClose, Err: errInCallback}
 	}
 	var err error
 	select {
@@ -697,7 +698,8 @@ func (d *core) beginClosing() {
 func (d *core) Close() error {
 	d.beginClosing()
 	if inCallback() {
-		return d.closeBehind("Close")
+		go d.Close()
+		return &Error{Op: "Close", Code: ErrSocketClose, Err: errInCallback}
 	}
 	d.mu.Lock()
 	if closed := d.closed; closed != nil {
@@ -731,12 +733,7 @@ func (d *core) Close() error {
 	return nil
 }
 
-// closeBehind closes for a callback, which cannot wait for the goroutine that it runs on.
-func (d *core) closeBehind(op string) error {
-	go d.Close()
-	return &Error{Op: op, Code: ErrSocketClose, Err: errInCallback}
-}
-
+// errInCallback: the goroutine that a callback runs on is one that closing waits for.
 var errInCallback = errors.New("called in a callback, which closing waits for: it goes on behind it")
 
 func (d *core) logPanic(addr netip.AddrPort, v any, stack []byte) {

@@ -13,7 +13,7 @@ import (
 // themselves when they disconnect. Its methods may be called from any goroutine, also from callbacks, and do not
 // block. The zero value is an empty group.
 type Group struct {
-	// Guarded by mu, a leaf.
+	// Guarded by mu. Group.mu -> conn.mu: who is in which group changes on both sides at once.
 	mu      sync.RWMutex
 	members []Conn // in no order
 	index   map[Conn]int
@@ -24,45 +24,40 @@ func NewGroup() *Group { return &Group{} }
 
 // Add makes c a member; false if it is one already, or is closed.
 func (g *Group) Add(c Conn) bool {
-	own, ok := c.(*conn)
-	if ok && !own.join(g) {
-		return false
-	}
 	g.mu.Lock()
-	_, member := g.index[c]
-	if !member {
-		if g.index == nil {
-			g.index = make(map[Conn]int)
-		}
-		g.index[c] = len(g.members)
-		g.members = append(g.members, c)
-	}
-	g.mu.Unlock()
-	if ok && own.isGone() {
-		// It closed between join, which it no longer knows of, and now.
-		g.Remove(c)
+	defer g.mu.Unlock()
+	if _, member := g.index[c]; member {
 		return false
 	}
-	return !member
+	if own, ok := c.(*conn); ok && !own.join(g) {
+		return false
+	}
+	if g.index == nil {
+		g.index = make(map[Conn]int)
+	}
+	g.index[c] = len(g.members)
+	g.members = append(g.members, c)
+	return true
 }
 
 // Remove takes c out; false if it was no member.
 func (g *Group) Remove(c Conn) bool {
 	g.mu.Lock()
+	defer g.mu.Unlock()
 	i, member := g.index[c]
-	if member {
-		last := len(g.members) - 1
-		g.members[i] = g.members[last]
-		g.index[g.members[i]] = i
-		g.members[last] = nil
-		g.members = g.members[:last]
-		delete(g.index, c)
+	if !member {
+		return false
 	}
-	g.mu.Unlock()
-	if own, ok := c.(*conn); ok && member {
+	last := len(g.members) - 1
+	g.members[i] = g.members[last]
+	g.index[g.members[i]] = i
+	g.members[last] = nil
+	g.members = g.members[:last]
+	delete(g.index, c)
+	if own, ok := c.(*conn); ok {
 		own.leave(g)
 	}
-	return member
+	return true
 }
 
 // Len is the number of members.
@@ -125,9 +120,7 @@ func (c *conn) join(g *Group) bool {
 		return false
 	}
 	m := c.moreLocked()
-	if !slices.Contains(m.groups, g) {
-		m.groups = append(m.groups, g)
-	}
+	m.groups = append(m.groups, g)
 	return true
 }
 
@@ -140,10 +133,4 @@ func (c *conn) leave(g *Group) {
 	if i := slices.Index(c.more.groups, g); i >= 0 {
 		c.more.groups = slices.Delete(c.more.groups, i, i+1)
 	}
-}
-
-func (c *conn) isGone() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.gone
 }

@@ -156,6 +156,7 @@ func (c *conn) endHandshake() {
 	c.core.security.handshakeEnds(c)
 	c.link.SetDeadline(0)
 	s.ready.Store(true)
+	c.link.Resume(pauseHandshake) // paused between the worker's last step and now
 	c.establish()
 	c.decrypt(nil) // what came behind the handshake
 }

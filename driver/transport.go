@@ -60,6 +60,7 @@ func newEngineTransport(cfg *Config, socket loop.Socket) (transport, error) {
 		Loops:         cfg.EventLoops,
 		OutboundLimit: cfg.OutboundBufferSize,
 		Logger:        cfg.Logger,
+		KeepAlive:     cfg.KeepAlive,
 		Idle:          cfg.IdleTimeout,
 		Stall:         cfg.StallTimeout,
 		Linger:        cfg.LingerTimeout,

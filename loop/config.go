@@ -5,16 +5,19 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 
 	"github.com/panjf2000/gnet/v2/pkg/logging"
 )
 
-// Config configures an Engine. Every field must be set, but for the time limits, where 0 is none.
+// Config configures an Engine. Every field must be set, but for KeepAlive, and the time limits, where
+// 0 is none.
 type Config struct {
 	Loops         int // event loops
 	OutboundLimit int // bytes that may wait for one connection's socket; an empty queue takes one write of any size
 	Logger        *slog.Logger
+	KeepAlive     net.KeepAliveConfig // of connections that have keep-alive probes; set again after a pause
 
 	Idle   time.Duration // nothing read: ErrIdle
 	Stall  time.Duration // bytes are queued and none leaves: ErrStall

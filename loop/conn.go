@@ -165,30 +165,29 @@ func (c *Conn) queuedLocked() int {
 // Write queues b, or with enc the frame of b, which takes at most most bytes: all or nothing. b may be reused on return.
 // ErrFull is followed by one OnDrained; ErrClosed is final.
 func (c *Conn) Write(enc Encoder, b []byte, most int) error {
-	c.mu.Lock()
-	if c.State() != Open || c.broken {
-		c.mu.Unlock()
-		return ErrClosed
-	}
-	if n := c.queuedLocked(); n > 0 && n+most > c.loop.engine.cfg.OutboundLimit {
-		c.starved = true
-		c.mu.Unlock()
-		return ErrFull
-	}
-	if c.sealed {
-		if c.plain == nil {
-			c.plain = bytebufferpool.Get()
-		}
-		c.plain.B = appendFrame(c.plain.B, enc, b)
-	} else {
-		c.out.append(enc, b, most)
-	}
-	push := c.scheduleLocked()
-	c.mu.Unlock()
+	push, err := c.enqueue(enc, b, most)
 	if push {
 		c.loop.flusher.push(c)
 	}
-	return nil
+	return err
+}
+
+func (c *Conn) enqueue(enc Encoder, b []byte, most int) (push bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock() // also when enc, which may be the application's, panics
+	if c.State() != Open || c.broken {
+		return false, ErrClosed
+	}
+	if n := c.queuedLocked(); n > 0 && n+most > c.loop.engine.cfg.OutboundLimit {
+		c.starved = true
+		return false, ErrFull
+	}
+	if c.sealed {
+		c.plain = appendTo(c.plain, enc, b)
+	} else {
+		c.out.append(enc, b, most)
+	}
+	return c.scheduleLocked(), nil
 }
 
 // Sealed is to be called by the handler, which is then a Sealer, in OnOpen: from now on nothing goes out unsealed.

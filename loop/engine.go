@@ -205,8 +205,9 @@ func (c *clock) now() time.Duration { return time.Since(c.start) }
 // coarse is now at the latest tick. It stands still while the wheels are empty.
 func (c *clock) coarse() time.Duration { return time.Duration(c.ticked.Load()) }
 
-// kick tells that a wheel is not empty any more.
-func (c *clock) kick() {
+// kick tells that a wheel is not empty any more. The clock may have slept: it is set, before anybody reads it.
+func (c *clock) kick(now time.Duration) {
+	c.ticked.Store(int64(now))
 	select {
 	case c.wake <- struct{}{}:
 	default:

@@ -82,8 +82,11 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	c.reopened = true
 	if c.State() != New {
 		c.reattachOnLoopLocked(gc)
+		done := c.afterFlushLocked()
 		leaving := c.settleOnLoopLocked()
+		done.finish = done.finish || c.finishableLocked()
 		c.mu.Unlock()
+		done.run(c)
 		return nil, actionOf(leaving)
 	}
 	c.gc, c.fd = gc, int32(gc.Fd())
@@ -253,7 +256,7 @@ func (l *Loop) conns() (all []*Conn) {
 // schedule has c.onTimer called d from now, or before.
 func (l *Loop) schedule(c *Conn, now, d time.Duration) {
 	if l.wheel.schedule(c, now, d) {
-		l.engine.clock.kick()
+		l.engine.clock.kick(now)
 	}
 }
 

@@ -23,16 +23,23 @@ func (o *outbound) bytes() []byte {
 	return o.buf.B[o.sent:]
 }
 
-// append adds the frame of b, or b itself where enc is nil; most is the most bytes that it takes.
+// append adds the frame of b, or b itself where enc is nil; most is the most bytes that it takes. If enc panics, nothing
+// was added.
 func (o *outbound) append(enc Encoder, b []byte, most int) {
-	if o.buf == nil {
-		o.buf = bytebufferpool.Get()
-	}
 	if o.sent > 0 && len(o.buf.B)+most > cap(o.buf.B) {
 		o.buf.B = o.buf.B[:copy(o.buf.B, o.buf.B[o.sent:])]
 		o.sent = 0
 	}
-	o.buf.B = appendFrame(o.buf.B, enc, b)
+	o.buf = appendTo(o.buf, enc, b)
+}
+
+// appendTo appends the frame of b to buf, or where that is nil to a new one.
+func appendTo(buf *bytebufferpool.ByteBuffer, enc Encoder, b []byte) *bytebufferpool.ByteBuffer {
+	if buf == nil {
+		buf = bytebufferpool.Get()
+	}
+	buf.B = appendFrame(buf.B, enc, b)
+	return buf
 }
 
 func appendFrame(dst []byte, enc Encoder, b []byte) []byte {

@@ -166,7 +166,7 @@ func (c *Conn) reattach() bool {
 	if err != nil {
 		return false
 	}
-	nc, err := fileConn(fd)
+	nc, err := c.loop.engine.fileConn(fd)
 	if err != nil {
 		return false
 	}
@@ -235,10 +235,13 @@ func (c *Conn) readRestOnLoop() {
 	}
 }
 
-// fileConn makes a net.Conn of a descriptor, which it owns from then on, also when it fails.
-func fileConn(fd int) (*net.TCPConn, error) {
+// fileConn makes a net.Conn of a descriptor, which it owns from then on, also when it fails. The socket's options stay
+// as they are: package net sets some that it sets for every connection.
+func (e *Engine) fileConn(fd int) (*net.TCPConn, error) {
 	f := os.NewFile(uintptr(fd), "")
 	defer f.Close()
+	noDelay, _ := syscall.GetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
+	keepAlive, _ := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE)
 	nc, err := net.FileConn(f)
 	if err != nil {
 		return nil, err
@@ -247,6 +250,14 @@ func fileConn(fd int) (*net.TCPConn, error) {
 	if !ok {
 		nc.Close()
 		return nil, net.UnknownNetworkError(nc.LocalAddr().Network())
+	}
+	if noDelay == 0 {
+		_ = tc.SetNoDelay(false)
+	}
+	if keepAlive == 0 {
+		_ = tc.SetKeepAlive(false)
+	} else if e.cfg.KeepAlive.Enable {
+		_ = tc.SetKeepAliveConfig(e.cfg.KeepAlive)
 	}
 	return tc, nil
 }
@@ -324,7 +335,7 @@ func (c *Conn) Detach(reason error) (*net.TCPConn, []byte, error) {
 		if d.err != nil {
 			return nil, nil, d.err
 		}
-		nc, err := fileConn(d.fd)
+		nc, err := c.loop.engine.fileConn(d.fd)
 		return nc, d.queued, err
 	}
 }
