@@ -234,8 +234,9 @@ func (c *conn) abort(reason error) {
 	c.uncount()
 }
 
-// uncount takes the connection out of those that are established.
+// uncount takes the connection out of those that are established, and ends the waiting of SendContext.
 func (c *conn) uncount() {
+	c.OnDrained()
 	if c.established.Swap(false) {
 		c.core.connections.Add(-1)
 	}

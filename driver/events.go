@@ -27,6 +27,11 @@ type queuedEvent struct {
 func (q *eventQueue) put(e queuedEvent) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
+	if q.next > len(q.events)/2 {
+		n := copy(q.events, q.events[q.next:])
+		clear(q.events[n:])
+		q.events, q.next = q.events[:n], 0
+	}
 	q.events = append(q.events, e)
 }
 

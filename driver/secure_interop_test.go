@@ -103,6 +103,20 @@ func needProgram(t testing.TB, name string) {
 	}
 }
 
+var opensslVersion = sync.OnceValue(func() string {
+	out, _ := exec.Command("openssl", "version").Output()
+	return string(out)
+})
+
+// needOpenSSL3 skips where openssl is LibreSSL, or so old that it lacks options.
+func needOpenSSL3(t testing.TB) {
+	t.Helper()
+	needProgram(t, "openssl")
+	if v := opensslVersion(); !strings.HasPrefix(v, "OpenSSL ") || strings.HasPrefix(v, "OpenSSL 1") {
+		t.Skipf("needs OpenSSL 3, which .ci/run installs where openssl is missing; this is %s", v)
+	}
+}
+
 // program is a TLS peer that carries its stdin and stdout.
 type program struct {
 	name   string
@@ -214,15 +228,18 @@ func stateOf(t testing.TB, c driver.Conn) tls.ConnectionState {
 // startClient has s_client connect to the server.
 func startClient(t testing.TB, server driver.Driver, args ...string) *program {
 	t.Helper()
-	// -quiet: no comments between the bytes, and none of them is a command. It also implies -ign_eof.
+	needOpenSSL3(t)
+	// -quiet: nothing but the bytes. It implies -ign_eof, with which the end of stdin is not the end; without it and
+	// -nocommands a packet that begins with Q is.
 	return startProgram(t, "openssl", append([]string{
-		"s_client", "-connect", addrOf(server).String(), "-quiet", "-no_ign_eof", "-verify_return_error",
+		"s_client", "-connect", addrOf(server).String(), "-quiet", "-no_ign_eof", "-nocommands", "-verify_return_error",
 	}, args...)...)
 }
 
 // startServer has s_server listen. It serves one connection after another.
 func startServer(t testing.TB, args ...string) (*program, netip.AddrPort) {
 	t.Helper()
+	needOpenSSL3(t)
 	ln, err := net.Listen("tcp4", "127.0.0.1:0")
 	require.NoError(t, err)
 	addr := ln.Addr().(*net.TCPAddr).AddrPort()
@@ -281,7 +298,7 @@ func TestSecureClientWithOpenSSLServer(t *testing.T) {
 	for _, v := range versions {
 		t.Run(v.name, func(t *testing.T) {
 			cert, key := gridMate(t).files(t)
-			p, addr := startServer(t, append(v.openssl, "-cert", cert, "-key", key)...)
+			p, addr := startServer(t, append(v.openssl, "-cert", cert, "-key", key, "-naccept", "2")...)
 			client, events := newSecureDriver(t, driver.Config{OutboundBufferSize: 256 << 10},
 				driver.SecureDesc{CertificateAuthorityPEM: gridMate(t).cert})
 			require.NoError(t, client.ConnectTo(addr))
@@ -304,6 +321,8 @@ func TestSecureClientWithOpenSSLServer(t *testing.T) {
 			}
 			require.NoError(t, client.DisconnectFrom(addr))
 			require.ErrorIs(t, events.waitDisconnected(t, 1).Reason, driver.ErrDisconnected)
+			log, _ := p.wait(t)
+			t.Log(log)
 		})
 	}
 }
@@ -411,7 +430,7 @@ func TestSecureClientCertificateWithOpenSSL(t *testing.T) {
 			p := startClient(t, server, append(v.openssl, "-CAfile", ca, "-verify_ip", "127.0.0.1", "-cert", cert, "-key", key)...)
 			requireEcho(t, p)
 			peers := stateOf(t, events.waitEstablished(t, 1).Conn).PeerCertificates
-			require.Len(t, peers, 1)
+			require.NotEmpty(t, peers)
 			require.Equal(t, "player 7", peers[0].Subject.CommonName)
 		})
 		t.Run("Client/"+v.name, func(t *testing.T) {

@@ -62,6 +62,7 @@ func Accept(cfg AcceptorConfig) *Acceptor {
 
 func (a *Acceptor) run() {
 	defer a.done.Done()
+	defer a.cfg.Slots.notify() // it may have taken what the next acceptor waits for
 	for {
 		nc, inTurn := a.next()
 		if nc == nil {

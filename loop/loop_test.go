@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -372,4 +373,58 @@ func TestEngineCloseFinishesEveryConn(t *testing.T) {
 	require.NoError(t, err)
 	require.ErrorIs(t, e.Attach(nc.(*net.TCPConn), &c.Conn, c), loop.ErrEngineClosed)
 	require.Zero(t, c.snapshot().opens)
+}
+
+func TestPauseKeepsTheSocketsOptions(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	peer, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer peer.Close()
+	accepted, err := ln.Accept()
+	require.NoError(t, err)
+	nc := accepted.(*net.TCPConn)
+	require.NoError(t, nc.SetNoDelay(false))
+	require.NoError(t, nc.SetKeepAlive(false))
+
+	c := &end{}
+	require.NoError(t, newEngine(t, loop.Config{}).Attach(nc, &c.Conn, c))
+	for i := range 3 {
+		c.Pause(1)
+		c.Wake() // answered on the loop after the pause came into effect
+		eventually(t, "OnWake", func() bool { return c.snapshot().wakes == i+1 })
+		c.Resume(1)
+		_, err := peer.Write([]byte("x"))
+		require.NoError(t, err)
+		eventually(t, "a byte", func() bool { return c.size() == i+1 })
+	}
+	out, _, err := c.Detach(io.ErrNoProgress)
+	require.NoError(t, err)
+	defer out.Close()
+	rc, err := out.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, rc.Control(func(fd uintptr) {
+		noDelay, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
+		require.NoError(t, err)
+		keepAlive, err := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_KEEPALIVE)
+		require.NoError(t, err)
+		require.Zero(t, noDelay)
+		require.Zero(t, keepAlive)
+	}))
+}
+
+type panickingEncoder struct{}
+
+func (panickingEncoder) AppendFrame(dst, _ []byte) []byte { panic("no frame") }
+
+func TestEncoderThatPanicsLeavesTheConnAsItWas(t *testing.T) {
+	c, peer := pair(t, newEngine(t, loop.Config{}), nil)
+	require.Panics(t, func() { _ = c.Write(panickingEncoder{}, []byte("x"), 1) })
+	require.Zero(t, c.Buffered())
+	require.NoError(t, c.Write(nil, []byte("y"), 1))
+	b := make([]byte, 1)
+	_, err := io.ReadFull(peer, b)
+	require.NoError(t, err)
+	require.Equal(t, "y", string(b))
 }

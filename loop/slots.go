@@ -35,6 +35,11 @@ func (s *Slots) Release() {
 	s.mu.Lock()
 	s.used--
 	s.mu.Unlock()
+	s.notify()
+}
+
+// notify has who waits look again.
+func (s *Slots) notify() {
 	select {
 	case s.free <- struct{}{}:
 	default:
