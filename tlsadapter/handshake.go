@@ -68,8 +68,9 @@ func (s *Session) Buffered() int {
 	return s.in.len()
 }
 
-// SetAddrs sets the addresses that callbacks of the tls.Config see on tls.ClientHelloInfo.Conn during the handshake.
-// Call it before the first Step; without it they see a placeholder.
+// SetAddrs sets the addresses that callbacks of the tls.Config see on tls.ClientHelloInfo.Conn during the handshake, and
+// under which a client without a ServerName keeps its sessions for resumption. Call it before the first Step; without it they
+// are a placeholder.
 func (s *Session) SetAddrs(local, remote net.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -135,6 +136,9 @@ func (s *Session) coroutine(h *handshake) iter.Seq[struct{}] {
 
 // finishLocked ends the handshake: everything that was only for it is let go.
 func (s *Session) finishLocked(err error) {
+	if s.hs.client {
+		s.peer = s.hs.remote
+	}
 	s.hs = nil
 	if err != nil {
 		s.failLocked(describe("handshake", err))

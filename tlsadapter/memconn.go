@@ -128,6 +128,7 @@ func (c memConn) detached() net.Conn {
 func (c memConn) addrs() (local, remote net.Addr) {
 	c.s.mu.Lock()
 	nc, h := c.s.nc, c.s.hs
+	remote = c.s.peer
 	if nc == nil && h != nil {
 		local, remote = h.local, h.remote
 	}

@@ -28,6 +28,7 @@ type Session struct {
 	out   *buffer    // output; nil: none
 	err   error      // why StateFailed
 	nc    net.Conn   // since Detach
+	peer  net.Addr   // a client's, after the handshake: crypto/tls files tickets that come then under it
 }
 
 // NewServer returns the server's side of a session. cfg must not be nil and must not be changed any more; all sessions
