@@ -55,7 +55,8 @@ type conn struct {
 type more struct {
 	drained chan struct{} // closed when the outbound buffer has room again, or never will; nil: nobody waits
 	groups  []*Group
-	unread  []byte // of a connection that is adopted, until OnOpen; of one that was hijacked
+	unread  []byte         // of a connection that is adopted, until OnOpen; of one that was hijacked
+	dialled netip.AddrPort // what ConnectTo was given, as the key of core.dials
 }
 
 func (c *conn) moreLocked() *more {
@@ -92,7 +93,10 @@ func (c *conn) Value() any {
 }
 
 func (c *conn) Authenticated() {
-	if !c.authenticated.Swap(true) && c.inbound && c.core.cfg.LoginTimeout > 0 {
+	if c.authenticated.Swap(true) || !c.inbound || c.core.cfg.LoginTimeout == 0 {
+		return
+	}
+	if c.secure == nil || c.secure.ready.Load() { // else it is the handshake's
 		c.link.SetDeadline(0)
 	}
 }
@@ -275,7 +279,7 @@ func (c *conn) establish() {
 		}
 	} else {
 		core.counters.dialled.Add(1)
-		core.dialled(c.RemoteAddr())
+		core.hasOutcome(c)
 	}
 	c.established.Store(true)
 	core.connections.Add(1)
@@ -398,7 +402,7 @@ func (c *conn) OnDeadline() {
 	switch {
 	case c.secure != nil && !c.secure.ready.Load():
 		c.abort(c.handshakeTimedOut())
-	case !c.authenticated.Load():
+	case c.inbound && c.core.cfg.LoginTimeout > 0 && !c.authenticated.Load():
 		c.abort(ErrLoginTimeout)
 	}
 }
@@ -441,7 +445,7 @@ func (c *conn) close(cause error) {
 		core.post(c, Event{Address: remote, Conn: c, Reason: reason}, false)
 	} else if !c.inbound {
 		core.connectFailed(c, remote, reason)
-	} else if c.secure != nil {
+	} else if c.secure != nil && !c.secure.ready.Load() {
 		core.counters.handshakesFailed.Add(1)
 		core.cfg.Logger.Debug("driver: TLS handshake failed", "addr", remote, "err", reason)
 	}
@@ -479,6 +483,18 @@ func (c *conn) setUnread(b []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.moreLocked().unread = b
+}
+
+func (c *conn) setDialKey(k netip.AddrPort) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.moreLocked().dialled = k
+}
+
+func (c *conn) dialKey() netip.AddrPort {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.more.dialled
 }
 
 func (c *conn) takeUnread() (b []byte) {

@@ -425,6 +425,7 @@ func (d *core) ConnectTo(addr netip.AddrPort) error {
 	c := d.newConn(false)
 	timed, stop := context.WithTimeoutCause(context.Background(), d.cfg.ConnectTimeout, ErrConnectTimeout)
 	ctx, cancel := context.WithCancelCause(timed)
+	c.setDialKey(k)
 	d.dials[k] = &dial{conn: c, ctx: ctx, cancel: cancel}
 	d.tasks.Add(1)
 	go func() {
@@ -461,16 +462,17 @@ func (d *core) connect(ctx context.Context, c *conn, addr netip.AddrPort) {
 	}
 }
 
-// dialled tells that a ConnectTo has its outcome.
-func (d *core) dialled(addr netip.AddrPort) {
+// hasOutcome tells that c, a ConnectTo's, has its outcome.
+func (d *core) hasOutcome(c *conn) {
+	k := c.dialKey()
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	delete(d.dials, key(addr))
+	delete(d.dials, k)
 }
 
 // connectFailed reports a ConnectTo that came to nothing.
 func (d *core) connectFailed(c *conn, addr netip.AddrPort, err error) {
-	d.dialled(addr)
+	d.hasOutcome(c)
 	d.counters.connectsFailed.Add(1)
 	if errors.Is(err, ErrDriverClosed) {
 		err = ErrShutdown

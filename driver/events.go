@@ -2,7 +2,7 @@ package driver
 
 import (
 	"runtime"
-	"slices"
+	"strings"
 	"sync"
 )
 
@@ -71,10 +71,14 @@ func (d *core) Update() {
 
 // deliverRest delivers what is queued when the driver closes, after the Update that is under way.
 func (d *core) deliverRest() {
-	if !inUpdate() {
+	if !d.queue.delivering.TryLock() {
+		if inUpdate() { // this goroutine's
+			d.deliverQueued()
+			return
+		}
 		d.queue.delivering.Lock()
-		defer d.queue.delivering.Unlock()
 	}
+	defer d.queue.delivering.Unlock()
 	d.deliverQueued()
 }
 
@@ -99,13 +103,13 @@ func (d *core) dispatch(c *conn, ev Event, established bool) {
 }
 
 // inUpdate reports whether the caller is a subscriber that this goroutine's Update called.
-func inUpdate() bool { return calledBy("gridstream/driver.(*core).deliverQueued") }
+func inUpdate() bool { return calledBy("driver.(*core).deliverQueued") }
 
 // inCallback reports whether the caller is a callback on an event loop, or on another goroutine that closing waits for.
 func inCallback() bool {
-	return calledBy("gridstream/driver.(*conn).OnOpen", "gridstream/driver.(*conn).OnData", "gridstream/driver.(*conn).OnWake",
-		"gridstream/driver.(*conn).OnClose", "gridstream/driver.(*conn).stepDone",
-		"gridstream/driver.(*core).connect")
+	return calledBy("driver.(*conn).OnOpen", "driver.(*conn).OnData", "driver.(*conn).OnWake",
+		"driver.(*conn).OnClose", "driver.(*conn).stepDone", "(*Session).coroutine.func1",
+		"driver.(*core).connect")
 }
 
 // calledBy looks for functions among the callers. It is slow, and only for those who close.
@@ -116,8 +120,11 @@ func calledBy(functions ...string) bool {
 		frames := runtime.CallersFrames(pcs[:n])
 		for {
 			frame, more := frames.Next()
-			if slices.Contains(functions, frame.Function) {
-				return true
+			for _, f := range functions {
+				// By the end of the name: where it is inlined its caller's comes before.
+				if strings.HasSuffix(frame.Function, f) {
+					return true
+				}
 			}
 			if !more {
 				break

@@ -102,7 +102,7 @@ func (r *registry) get(a netip.AddrPort) *conn {
 func (r *registry) each(f func(*conn) bool) {
 	scratch := connSlices.Get().(*[]*conn)
 	defer func() {
-		clear(*scratch)
+		clear((*scratch)[:cap(*scratch)])
 		*scratch = (*scratch)[:0]
 		connSlices.Put(scratch)
 	}()

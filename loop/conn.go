@@ -2,6 +2,7 @@ package loop
 
 import (
 	"errors"
+	"math"
 	"net/netip"
 	"os"
 	"runtime/debug"
@@ -19,7 +20,8 @@ import (
 type Handler interface {
 	// OnOpen is the first; what it sends goes out when it returns.
 	OnOpen()
-	// OnData takes what was read, all of it: b is only valid until it returns. It is not called once Close or Abort was.
+	// OnData takes what was read, all of it: b is only valid until it returns. No call begins after Close or Abort on the loop;
+	// one on another goroutine may cross it.
 	OnData(b []byte)
 	// OnWake answers Conn.Wake.
 	OnWake()
@@ -113,14 +115,15 @@ type Conn struct {
 	progress  int64                      // when bytes last left, or began to wait; on the engine's clock
 	limit     int64                      // on the engine's clock. Open: of SetDeadline, 0 for none; then: the latest end
 	pauses    Pause
-	dirty     bool // in the flusher's list
-	watched   bool // the flusher's poller tells when fd is writable
-	starved   bool // a Write found the queue full, and OnDrained was not called since
-	eof       bool // the peer's FIN was seen with bytes queued
-	broken    bool // a write failed; reading goes on, since what came before may still be there
-	finished  bool // OnClose was called, or is about to be
-	sealed    bool // h is a Sealer
-	ended     bool // SealEnd was called
+	dirty     bool  // in the flusher's list
+	watched   bool  // the flusher's poller tells when fd is writable
+	starved   bool  // a Write found the queue full, and OnDrained was not called since
+	eof       bool  // the peer's FIN was seen with bytes queued
+	broken    bool  // a write failed; reading goes on, since what came before may still be there
+	finished  bool  // OnClose was called, or is about to be
+	sealed    bool  // h is a Sealer
+	ended     bool  // SealEnd was called
+	unacked   int32 // Draining, Lingering: what the kernel had not delivered when last looked
 
 	// Owned by the flusher's list.
 	nextDirty *Conn
@@ -314,14 +317,14 @@ func (c *Conn) flushLocked() {
 			c.out.advance(n)
 			c.sent.Add(uint64(n))
 			c.loop.sent.Add(uint64(n))
-			if c.watched || c.State() != Open {
+			if c.progress != 0 {
 				c.progress = int64(c.loop.engine.clock.now())
 			}
 			continue
 		}
 		switch err {
 		case syscall.EINTR:
-		case syscall.EAGAIN:
+		case syscall.EAGAIN, syscall.ENOBUFS, syscall.ENOMEM:
 			c.watchLocked()
 			return
 		default:
@@ -342,7 +345,9 @@ func (c *Conn) watchLocked() {
 	}
 	c.watched = true
 	now := c.loop.engine.clock.now()
-	c.progress = int64(now)
+	if c.progress == 0 { // else it was full before, and only moved to another descriptor
+		c.progress = int64(now)
+	}
 	if d := c.loop.engine.cfg.Stall; d > 0 && c.State() == Open {
 		c.loop.schedule(c, now, d/progressChecks)
 	}
@@ -379,6 +384,7 @@ func (c *Conn) beginLingerLocked() {
 	now := c.loop.engine.clock.now()
 	c.progress = int64(now)
 	c.limit = int64(now + lingerMost*c.loop.engine.cfg.Linger)
+	c.unacked = math.MaxInt32
 	c.loop.schedule(c, now, c.loop.engine.cfg.Linger/progressChecks)
 }
 
@@ -391,6 +397,9 @@ type after struct {
 func (c *Conn) afterFlushLocked() (a after) {
 	if c.idleLocked() {
 		c.unwatchLocked()
+		if c.State() == Open && !c.broken {
+			c.progress = 0
+		}
 		if c.State() == Draining && c.ended == c.sealed {
 			c.shutdownWriteLocked()
 		}
@@ -480,6 +489,7 @@ func (c *Conn) abortLocked(reason error) {
 	c.state.Store(uint32(Closed))
 	c.dropQueueLocked()
 	c.unwatchLocked()
+	c.starved = false
 	switch {
 	case c.attaching:
 		// Who enrolls it sees the state.
@@ -561,6 +571,9 @@ func (c *Conn) onTimer(now time.Duration) (again time.Duration) {
 	}
 	switch state := c.State(); {
 	case state == Draining || state == Lingering || c.broken && state == Open:
+		if n := unacked(int(c.fd)); n < c.unacked { // the peer takes what the kernel has
+			c.unacked, c.progress = n, int64(now)
+		}
 		end := min(time.Duration(c.progress)+cfg.Linger, time.Duration(c.limit))
 		switch {
 		case c.broken && c.gc == nil:

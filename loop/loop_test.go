@@ -428,3 +428,17 @@ func TestEncoderThatPanicsLeavesTheConnAsItWas(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "y", string(b))
 }
+
+func TestPausingDoesNotPutTheStallLimitOff(t *testing.T) {
+	c, _ := pair(t, newEngine(t, loop.Config{OutboundLimit: 64 << 20, Stall: 300 * time.Millisecond}), nil)
+	require.NoError(t, c.Write(nil, make([]byte, 32<<20), 32<<20))
+	eventually(t, "the end, of a connection that is paused and resumed all the time", func() bool {
+		c.Pause(1)
+		c.Wake()
+		time.Sleep(30 * time.Millisecond) // well within the limit
+		c.Resume(1)
+		time.Sleep(30 * time.Millisecond)
+		return c.State() == loop.Closed
+	})
+	require.Equal(t, loop.ErrStall, c.waitClosed(t))
+}

@@ -70,18 +70,24 @@ func (c *Conn) parkOnLoop() {
 
 // parkOnLoopLocked moves an attached connection to a duplicate of its descriptor, and returns the gnet.Conn that gnet shall close.
 func (c *Conn) parkOnLoopLocked() gnet.Conn {
-	fd, err := c.loop.engine.spare.dup(int(c.fd))
-	if err != nil {
-		c.abortLocked(os.NewSyscallError("dup", err))
-		return c.gc
-	}
-	leaving := c.gc
-	c.unwatchLocked()
-	c.gc, c.fd = nil, int32(fd)
-	if !c.idleLocked() {
+	leaving, ok := c.leaveOnLoopLocked()
+	if ok && !c.idleLocked() {
 		c.watchLocked()
 	}
 	return leaving
+}
+
+// leaveOnLoopLocked takes the descriptor, as a duplicate, from gnet. false: there was none, and the connection is Closed.
+func (c *Conn) leaveOnLoopLocked() (leaving gnet.Conn, ok bool) {
+	fd, err := c.loop.engine.spare.dup(int(c.fd))
+	if err != nil {
+		c.abortLocked(os.NewSyscallError("dup", err))
+		return c.gc, false
+	}
+	leaving = c.gc
+	c.unwatchLocked()
+	c.gc, c.fd = nil, int32(fd)
+	return leaving, true
 }
 
 // reattachOnLoopLocked is OnOpen of a connection that was parked.
@@ -235,8 +241,9 @@ func (c *Conn) readRestOnLoop() {
 	}
 }
 
-// fileConn makes a net.Conn of a descriptor, which it owns from then on, also when it fails. The socket's options stay
-// as they are: package net sets some that it sets for every connection.
+// fileConn makes a net.Conn of a descriptor, which it owns from then on, also when it fails. Package net sets options that it sets for
+// every connection: they are set back, except that keep-alive probes which something else than the engine had
+// switched on go on with package net's intervals.
 func (e *Engine) fileConn(fd int) (*net.TCPConn, error) {
 	f := os.NewFile(uintptr(fd), "")
 	defer f.Close()
@@ -359,7 +366,8 @@ func (c *Conn) detachOnLoop(reason error) (d detached) {
 	}
 	var leaving gnet.Conn
 	if c.gc != nil {
-		if leaving = c.parkOnLoopLocked(); c.State() == Closed {
+		var ok bool
+		if leaving, ok = c.leaveOnLoopLocked(); !ok {
 			err := c.reason
 			c.mu.Unlock()
 			c.loop.closeOnLoop(leaving)

@@ -1,0 +1,130 @@
+package driver_test
+
+import (
+	"context"
+	"crypto/tls"
+	"io"
+	"net"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"gridstream/driver"
+)
+
+// A reader that is slower than the linger limit, and that sends itself, which after an early close would be answered with
+// a reset, still gets everything: what the kernel has not delivered is being waited for.
+func TestCloseWaitsForASlowReaderOfWhatTheKernelHas(t *testing.T) {
+	server, events := newServer(t, driver.Config{EventLoops: 1, LingerTimeout: 500 * time.Millisecond, OutboundBufferSize: 8 << 20,
+		OnPacket: func(driver.Conn, []byte) {}})
+	nc := dial(t, server)
+	require.NoError(t, nc.SetReadBuffer(32<<10))
+	c := events.waitEstablished(t, 1).Conn
+	const packets, size = 20, 60000
+	for range packets {
+		require.NoError(t, c.Send(make([]byte, size)))
+	}
+	eventually(t, "all in the kernel", func() bool { return c.Stats().OutboundBuffered == 0 })
+	c.Close(nil)
+	got := 0
+	buf := make([]byte, size)
+	for {
+		n, err := nc.Read(buf)
+		got += n
+		if err != nil {
+			require.ErrorIs(t, err, io.EOF)
+			break
+		}
+		_, _ = nc.Write([]byte("\x00\x01x"))
+		time.Sleep(50 * time.Millisecond) // its slowness: some two seconds in all, four times the limit
+	}
+	require.Equal(t, packets*(size+2), got)
+}
+
+func TestShutdownInACallbackSendsWhatIsQueued(t *testing.T) {
+	var server *driver.Stream
+	returned := make(chan error, 1)
+	server, _ = newServer(t, driver.Config{OutboundBufferSize: 64 << 20, OnPacket: func(c driver.Conn, _ []byte) {
+		for range 300 {
+			_ = c.Send(make([]byte, 60000))
+		}
+		returned <- server.Shutdown(context.Background())
+	}})
+	nc := dial(t, server)
+	_, err := nc.Write([]byte("\x00\x01x"))
+	require.NoError(t, err)
+	n, err := io.Copy(io.Discard, nc)
+	require.NoError(t, err)
+	require.EqualValues(t, 300*60002, n)
+	require.ErrorIs(t, <-returned, driver.ErrSocketClose)
+}
+
+func TestCloseInACallbackOfTheTLSConfigReturns(t *testing.T) {
+	returned := make(chan error, 1)
+	desc := developmentDesc()
+	var server *driver.SecureStream
+	desc.TLSConfig = func(c *tls.Config) {
+		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			returned <- server.Close()
+			return nil, nil
+		}
+	}
+	server, _ = newSecureServer(t, driver.Config{EventLoops: 1}, desc)
+	nc := dial(t, server)
+	// Whether the handshake succeeds before the driver is closed is of no account.
+	_ = tls.Client(nc, &tls.Config{InsecureSkipVerify: true}).Handshake()
+	require.ErrorIs(t, <-returned, driver.ErrSocketClose)
+	require.NoError(t, server.Close())
+}
+
+func TestAuthenticatedLeavesTheHandshakeItsLimit(t *testing.T) {
+	server, _ := newSecureDriver(t, driver.Config{HandshakeTimeout: 300 * time.Millisecond, LoginTimeout: time.Minute}, developmentDesc())
+	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	peer, err := net.Dial("tcp4", ln.Addr().String())
+	require.NoError(t, err)
+	defer peer.Close()
+	nc, err := ln.Accept()
+	require.NoError(t, err)
+	c, err := server.Adopt(nc)
+	require.NoError(t, err)
+	c.Authenticated()
+	require.NoError(t, peer.SetReadDeadline(time.Now().Add(patience)))
+	_, err = io.Copy(io.Discard, peer)
+	require.NoError(t, err)
+	require.EqualValues(t, 1, server.Stats().HandshakesFailed)
+}
+
+func TestConnectToAnAddressWithAZoneThatTheSystemDrops(t *testing.T) {
+	if _, err := net.InterfaceByName("lo"); err != nil {
+		t.Skip("no interface named lo")
+	}
+	ln, err := net.Listen("tcp6", "[::1]:0")
+	if err != nil {
+		t.Skip("no IPv6:", err)
+	}
+	defer ln.Close()
+	go func() {
+		for {
+			nc, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			nc.Close()
+		}
+	}()
+	d, err := driver.New(driver.Config{EventLoops: 1})
+	require.NoError(t, err)
+	defer d.Close()
+	events := &recorder{}
+	d.Events().Subscribe(events)
+	require.NoError(t, d.Initialize(driver.Bind{Family: driver.IPv6}))
+	addr := netip.AddrPortFrom(netip.MustParseAddr("::1%lo"), uint16(ln.Addr().(*net.TCPAddr).Port))
+	for i := range 3 {
+		require.NoError(t, d.ConnectTo(addr))
+		events.waitDisconnected(t, i+1)
+	}
+}

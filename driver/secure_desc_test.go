@@ -1,0 +1,394 @@
+package driver_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/rsa"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"gridstream/driver"
+)
+
+func pemOf(kind string, der []byte) []byte {
+	return pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: der})
+}
+
+// requireNoKey checks that nothing of a key is in a text.
+func requireNoKey(t testing.TB, text string, keys ...[]byte) {
+	t.Helper()
+	for _, key := range keys {
+		block, _ := pem.Decode(key)
+		require.NotNil(t, block)
+		for chunk := range bytes.SplitSeq(pem.EncodeToMemory(block), []byte("\n")) {
+			if len(chunk) >= 16 && !bytes.HasPrefix(chunk, []byte("-----")) {
+				require.NotContains(t, text, string(chunk))
+			}
+		}
+		require.NotContains(t, text, string(block.Bytes[:16]))
+		require.NotContains(t, text, fmt.Sprintf("%x", block.Bytes[:16]))
+		require.NotContains(t, text, fmt.Sprint(block.Bytes[:16]))
+	}
+}
+
+func TestSecureDescErrors(t *testing.T) {
+	good := newIdentity(t, template{name: "good", rsa: true})
+	other := newIdentity(t, template{name: "other", rsa: true})
+	curve := newIdentity(t, template{name: "curve"})
+	garbage := []byte("-----BEGIN NOTHING-----\n")
+	badDER := pemOf("CERTIFICATE", []byte("not a certificate"))
+	keyDER, err := x509.MarshalPKCS8PrivateKey(good.key)
+	require.NoError(t, err)
+	legacy := pem.EncodeToMemory(&pem.Block{
+		Type: "RSA PRIVATE KEY", Bytes: keyDER,
+		Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00112233445566778899AABBCCDDEEFF"},
+	})
+
+	for _, test := range []struct {
+		name  string
+		desc  driver.SecureDesc
+		code  driver.ResultCode
+		field string
+		says  string
+	}{
+		{
+			"CertificateNotPEM", driver.SecureDesc{CertificatePEM: garbage, PrivateKeyPEM: good.keyPEM},
+			driver.ErrSecureCert, "CertificatePEM", "no certificate",
+		}, {
+			"CertificateBlank", driver.SecureDesc{CertificatePEM: []byte(" \n"), PrivateKeyPEM: good.keyPEM},
+			driver.ErrSecureCert, "CertificatePEM", "no certificate",
+		}, {
+			"CertificateIsAKey", driver.SecureDesc{CertificatePEM: good.keyPEM, PrivateKeyPEM: good.keyPEM},
+			driver.ErrSecureCert, "CertificatePEM", "no certificate",
+		}, {
+			"CertificateBroken", driver.SecureDesc{CertificatePEM: badDER, PrivateKeyPEM: good.keyPEM},
+			driver.ErrSecureCert, "CertificatePEM", "x509: malformed certificate",
+		}, {
+			"IntermediateBroken", driver.SecureDesc{CertificatePEM: bytes.Join([][]byte{good.certPEM, badDER}, nil), PrivateKeyPEM: good.keyPEM},
+			driver.ErrSecureCert, "CertificatePEM", "certificate 2: x509: malformed certificate",
+		}, {
+			"KeyWithoutCertificate", driver.SecureDesc{PrivateKeyPEM: good.keyPEM},
+			driver.ErrSecureCert, "CertificatePEM", "without",
+		}, {
+			"CertificateWithoutKey", driver.SecureDesc{CertificatePEM: good.certPEM},
+			driver.ErrSecurePKey, "PrivateKeyPEM", "without",
+		}, {
+			"KeyNotPEM", driver.SecureDesc{CertificatePEM: good.certPEM, PrivateKeyPEM: garbage},
+			driver.ErrSecurePKey, "PrivateKeyPEM", "no private key",
+		}, {
+			"KeyNotPEMButDER", driver.SecureDesc{CertificatePEM: good.certPEM, PrivateKeyPEM: keyDER},
+			driver.ErrSecurePKey, "PrivateKeyPEM", "no private key",
+		}, {
+			"KeyIsACertificate", driver.SecureDesc{CertificatePEM: good.certPEM, PrivateKeyPEM: good.certPEM},
+			driver.ErrSecurePKey, "PrivateKeyPEM", "no private key",
+		}, {
+			"KeyBroken", driver.SecureDesc{CertificatePEM: good.certPEM, PrivateKeyPEM: pemOf("PRIVATE KEY", keyDER[:len(keyDER)/2])},
+			driver.ErrSecurePKey, "PrivateKeyPEM", "failed to parse private key",
+		}, {
+			"KeyOfAnother", driver.SecureDesc{CertificatePEM: good.certPEM, PrivateKeyPEM: other.keyPEM},
+			driver.ErrSecurePKey, "PrivateKeyPEM", "does not match",
+		}, {
+			"KeyOfAnotherKind", driver.SecureDesc{CertificatePEM: good.certPEM, PrivateKeyPEM: curve.keyPEM},
+			driver.ErrSecurePKey, "PrivateKeyPEM", "does not match",
+		}, {
+			"KeyEncrypted", driver.SecureDesc{CertificatePEM: good.certPEM, PrivateKeyPEM: pemOf("ENCRYPTED PRIVATE KEY", keyDER)},
+			driver.ErrSecurePKey, "PrivateKeyPEM", "encrypted",
+		}, {
+			"KeyEncryptedAsOfOld", driver.SecureDesc{CertificatePEM: good.certPEM, PrivateKeyPEM: legacy},
+			driver.ErrSecurePKey, "PrivateKeyPEM", "encrypted",
+		}, {
+			"AuthorityNotPEM", driver.SecureDesc{CertificateAuthorityPEM: garbage},
+			driver.ErrSecureCACert, "CertificateAuthorityPEM", "no certificate",
+		}, {
+			"AuthorityIsAKey", driver.SecureDesc{CertificateAuthorityPEM: good.keyPEM},
+			driver.ErrSecureCACert, "CertificateAuthorityPEM", "no certificate",
+		}, {
+			"AuthorityBroken", driver.SecureDesc{CertificateAuthorityPEM: bytes.Join([][]byte{good.certPEM, badDER}, nil)},
+			driver.ErrSecureCACert, "CertificateAuthorityPEM", "certificate 2: x509: malformed certificate",
+		}, {
+			"AuthenticateClientWithoutAuthority",
+			driver.SecureDesc{CertificatePEM: good.certPEM, PrivateKeyPEM: good.keyPEM, AuthenticateClient: true},
+			driver.ErrSecureCACert, "CertificateAuthorityPEM", "AuthenticateClient",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var logged bytes.Buffer
+			d, err := driver.NewSecure(driver.Config{
+				EventLoops: 1,
+				Logger:     slog.New(slog.NewTextHandler(&logged, &slog.HandlerOptions{Level: slog.LevelDebug})),
+			})
+			require.NoError(t, err)
+			defer d.Close()
+
+			check := func(op string, err error) {
+				t.Helper()
+				require.ErrorIs(t, err, test.code)
+				require.Equal(t, test.code, driver.CodeOf(err))
+				require.ErrorContains(t, err, "driver: "+op+": ")
+				require.ErrorContains(t, err, "SecureDesc.")
+				require.ErrorContains(t, err, test.field)
+				require.ErrorContains(t, err, test.says)
+				var e *driver.Error
+				require.ErrorAs(t, err, &e)
+				require.Error(t, e.Err)
+				requireNoKey(t, fmt.Sprintf("%v %+v %#v", err, err, err), good.keyPEM, other.keyPEM, curve.keyPEM)
+			}
+			check("InitializeSecurity", d.InitializeSecurity(driver.Bind{Address: "127.0.0.1"}, test.desc))
+			require.Zero(t, d.Port())
+			require.ErrorIs(t, d.StartListen(0), driver.ErrNotInitialized)
+
+			// It is not stuck.
+			require.NoError(t, d.InitializeSecurity(driver.Bind{Address: "127.0.0.1"}, good.pair().desc()))
+			require.NoError(t, d.StartListen(0))
+			check("ReloadSecurity", d.ReloadSecurity(test.desc))
+			require.Equal(t, "good", nameSeen(t, d))
+			require.NoError(t, d.Close())
+			requireNoKey(t, logged.String(), good.keyPEM, other.keyPEM, curve.keyPEM)
+		})
+	}
+}
+
+// nameSeen is the name in the certificate that a new client of the server sees.
+func nameSeen(t testing.TB, server driver.Driver) string {
+	t.Helper()
+	c, err := tls.Dial("tcp", addrOf(server).String(), &tls.Config{InsecureSkipVerify: true})
+	require.NoError(t, err)
+	defer c.Close()
+	return c.ConnectionState().PeerCertificates[0].Subject.CommonName
+}
+
+func TestSecureDescForms(t *testing.T) {
+	id := newIdentity(t, template{name: "rsa", rsa: true})
+	curve := newIdentity(t, template{name: "curve"})
+	sec1, err := x509.MarshalECPrivateKey(curve.key.(*ecdsa.PrivateKey))
+	require.NoError(t, err)
+	pkcs1 := x509.MarshalPKCS1PrivateKey(id.key.(*rsa.PrivateKey))
+	join := func(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
+	for name, pair := range map[string]pemPair{
+		"PKCS8":               id.pair(),
+		"PKCS1":               {cert: id.certPEM, key: pemOf("RSA PRIVATE KEY", pkcs1)},
+		"SEC1WithParameters":  {cert: curve.certPEM, key: join(pemOf("EC PARAMETERS", []byte{6, 0}), pemOf("EC PRIVATE KEY", sec1))},
+		"AllInOneFile":        {cert: join(id.keyPEM, id.certPEM), key: join(id.certPEM, id.keyPEM)},
+		"TextAround":          {cert: join([]byte("Certificate:\n  Data:\n"), id.certPEM, []byte("bye\n")), key: join([]byte("key\n"), id.keyPEM)},
+		"WindowsLineEndings":  {cert: bytes.ReplaceAll(id.certPEM, []byte("\n"), []byte("\r\n")), key: bytes.ReplaceAll(id.keyPEM, []byte("\n"), []byte("\r\n"))},
+		"CertificateAndChain": {cert: join(id.certPEM, curve.certPEM), key: id.keyPEM},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, events := newSecureServer(t, driver.Config{}, pair.desc())
+			requireServes(t, server, events, pair.desc())
+		})
+	}
+}
+
+func TestSecureStreamNeedsInitializeSecurity(t *testing.T) {
+	d, err := driver.NewSecure(driver.Config{EventLoops: 1})
+	require.NoError(t, err)
+	defer d.Close()
+	err = d.Initialize(driver.Bind{Address: "127.0.0.1"})
+	require.ErrorIs(t, err, driver.ErrSecureConfig)
+	require.ErrorContains(t, err, "InitializeSecurity")
+	require.Zero(t, d.Port())
+	require.ErrorIs(t, d.StartListen(0), driver.ErrNotInitialized)
+	require.ErrorIs(t, d.ConnectTo(addrOf(d)), driver.ErrNotInitialized)
+	err = d.ReloadSecurity(developmentDesc())
+	require.ErrorIs(t, err, driver.ErrNotInitialized)
+	require.ErrorIs(t, err, driver.ErrSecureConfig)
+
+	require.NoError(t, d.InitializeSecurity(driver.Bind{Address: "127.0.0.1"}, developmentDesc()))
+	require.NoError(t, d.StartListen(0))
+	require.NoError(t, d.Close())
+	require.ErrorIs(t, d.ReloadSecurity(developmentDesc()), driver.ErrDriverClosed)
+	require.ErrorIs(t, d.InitializeSecurity(driver.Bind{}, developmentDesc()), driver.ErrDriverClosed)
+}
+
+func TestSecureStreamWithoutCertificateDoesNotListen(t *testing.T) {
+	d, _ := newSecureDriver(t, driver.Config{}, driver.SecureDesc{CertificateAuthorityPEM: development().certPEM})
+	err := d.StartListen(0)
+	require.ErrorIs(t, err, driver.ErrSecureCert)
+	require.ErrorContains(t, err, "SecureDesc.CertificatePEM")
+	require.False(t, d.IsListening())
+	require.NoError(t, d.ReloadSecurity(developmentDesc()))
+	require.NoError(t, d.StartListen(0))
+	require.Equal(t, "development", nameSeen(t, d))
+}
+
+func TestInitializeSecurityThatFailedChangesNothing(t *testing.T) {
+	first := newIdentity(t, template{name: "first"})
+	second := newIdentity(t, template{name: "second"})
+	d, err := driver.NewSecure(driver.Config{EventLoops: 1})
+	require.NoError(t, err)
+	defer d.Close()
+	require.ErrorIs(t, d.InitializeSecurity(driver.Bind{Address: "not an address"}, first.pair().desc()), driver.ErrSocketBind)
+	require.ErrorIs(t, d.ReloadSecurity(first.pair().desc()), driver.ErrNotInitialized)
+	require.NoError(t, d.InitializeSecurity(driver.Bind{Address: "127.0.0.1"}, second.pair().desc()))
+	require.NoError(t, d.StartListen(0))
+	require.Equal(t, "second", nameSeen(t, d))
+
+	err = d.InitializeSecurity(driver.Bind{Address: "127.0.0.1"}, first.pair().desc())
+	require.ErrorIs(t, err, driver.ErrAlreadyInitialized)
+	require.ErrorContains(t, err, "driver: InitializeSecurity")
+	require.Equal(t, "second", nameSeen(t, d))
+}
+
+func TestSecureDescMayBeReused(t *testing.T) {
+	id := newIdentity(t, template{name: "borrowed"})
+	desc := driver.SecureDesc{
+		CertificatePEM: bytes.Clone(id.certPEM), PrivateKeyPEM: bytes.Clone(id.keyPEM), CertificateAuthorityPEM: bytes.Clone(id.certPEM),
+	}
+	server, events := newSecureServer(t, driver.Config{}, desc)
+	clear(desc.CertificatePEM)
+	clear(desc.PrivateKeyPEM)
+	clear(desc.CertificateAuthorityPEM)
+	requireServes(t, server, events, id.pair().desc())
+}
+
+func TestReloadSecurityIsForNewHandshakes(t *testing.T) {
+	authority := newIdentity(t, template{name: "authority"})
+	describe := func(name string) driver.SecureDesc {
+		id := newIdentity(t, template{name: name, issuer: authority})
+		return driver.SecureDesc{CertificatePEM: id.certPEM, PrivateKeyPEM: id.keyPEM, CertificateAuthorityPEM: authority.certPEM}
+	}
+	first, second := describe("first"), describe("second")
+	server, serverEvents := newSecureEcho(t, first)
+	client, clientEvents := newSecureDriver(t, driver.Config{}, first)
+	clientConn, _ := connect(t, client, server)
+	name := func() string { return stateOf(t, clientConn).PeerCertificates[0].Subject.CommonName }
+	echo := func() {
+		t.Helper()
+		require.NoError(t, clientConn.Send([]byte("still there?")))
+		packet, _ := receive(t, client)
+		require.Equal(t, "still there?", string(packet))
+	}
+	require.Equal(t, "first", name())
+
+	require.NoError(t, server.ReloadSecurity(second))
+	require.Equal(t, "second", nameSeen(t, server))
+	echo()
+	require.Equal(t, "first", name())
+
+	bad := second
+	bad.PrivateKeyPEM = first.PrivateKeyPEM
+	require.ErrorIs(t, server.ReloadSecurity(bad), driver.ErrSecurePKey)
+	require.Equal(t, "second", nameSeen(t, server))
+	echo()
+
+	_, disconnected := serverEvents.counts()
+	require.LessOrEqual(t, disconnected, 2) // nameSeen's
+	established, disconnected := clientEvents.counts()
+	require.Equal(t, []int{1, 0}, []int{established, disconnected})
+}
+
+// What a client trusted before must not come back by resumption.
+func TestReloadSecurityForgetsSessions(t *testing.T) {
+	server, _ := newSecureEcho(t, developmentDesc())
+	client, events := newSecureDriver(t, driver.Config{}, driver.SecureDesc{
+		CertificateAuthorityPEM: development().certPEM,
+		TLSConfig:               limitVersions(tls.VersionTLS12, tls.VersionTLS12), // its tickets come within the handshake
+	})
+	for n := range 2 {
+		clientConn, _ := connect(t, client, server)
+		require.Equal(t, n == 1, stateOf(t, clientConn).DidResume)
+		require.NoError(t, client.DisconnectFrom(addrOf(server)))
+		events.waitDisconnected(t, n+1)
+	}
+	require.NoError(t, client.ReloadSecurity(driver.SecureDesc{
+		CertificateAuthorityPEM: newIdentity(t, template{name: "stranger"}).certPEM,
+	}))
+	require.NoError(t, client.ConnectTo(addrOf(server)))
+	untrusted[x509.UnknownAuthorityError](t, events.waitDisconnected(t, 3).Reason)
+}
+
+func TestTLSConfigHasTheLastWord(t *testing.T) {
+	t.Run("CalledForBothSides", func(t *testing.T) {
+		var servers, clients atomic.Int32
+		desc := developmentDesc()
+		desc.AuthenticateClient = true
+		desc.ServerName = "development"
+		desc.TLSConfig = func(c *tls.Config) {
+			require.EqualValues(t, tls.VersionTLS12, c.MinVersion)
+			require.Len(t, c.Certificates, 1)
+			if c.ClientAuth == tls.RequireAndVerifyClientCert {
+				servers.Add(1)
+			}
+			if c.ServerName == "development" && !c.InsecureSkipVerify {
+				clients.Add(1)
+			}
+		}
+		newSecureDriver(t, driver.Config{}, desc)
+		require.EqualValues(t, 1, servers.Load())
+		require.EqualValues(t, 1, clients.Load())
+	})
+	t.Run("Versions", func(t *testing.T) {
+		desc := developmentDesc()
+		desc.TLSConfig = limitVersions(tls.VersionTLS13, 0)
+		server, events := newSecureServer(t, driver.Config{}, desc)
+		err := standardClient(t, addrOf(server), &tls.Config{InsecureSkipVerify: true, MaxVersion: tls.VersionTLS12})
+		require.ErrorContains(t, err, "protocol version not supported")
+		requireServes(t, server, events, developmentDesc())
+	})
+	t.Run("OldVersions", func(t *testing.T) { // nothing is cut off behind its back
+		desc := developmentDesc()
+		desc.TLSConfig = limitVersions(tls.VersionTLS11, tls.VersionTLS11)
+		server, events := newSecureServer(t, driver.Config{}, desc)
+		requireServes(t, server, events, desc)
+	})
+	t.Run("GetCertificate", func(t *testing.T) {
+		pair, err := tls.X509KeyPair(development().certPEM, development().keyPEM)
+		require.NoError(t, err)
+		server, events := newSecureServer(t, driver.Config{}, driver.SecureDesc{TLSConfig: func(c *tls.Config) {
+			c.GetCertificate = func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &pair, nil }
+		}})
+		requireServes(t, server, events, developmentDesc())
+	})
+	t.Run("NoVerification", func(t *testing.T) {
+		server, _ := newSecureServer(t, driver.Config{}, developmentDesc())
+		client, events := newSecureDriver(t, driver.Config{}, driver.SecureDesc{TLSConfig: func(c *tls.Config) {
+			c.InsecureSkipVerify = true
+		}})
+		require.NoError(t, client.ConnectTo(addrOf(server)))
+		events.waitEstablished(t, 1)
+	})
+	t.Run("InsecureSkipVerifyAloneKeepsTheAuthority", func(t *testing.T) {
+		server, _ := newSecureServer(t, driver.Config{}, developmentDesc())
+		client, events := newSecureDriver(t, driver.Config{}, driver.SecureDesc{
+			CertificateAuthorityPEM: newIdentity(t, template{name: "stranger"}).certPEM,
+			TLSConfig:               func(c *tls.Config) { c.InsecureSkipVerify = true },
+		})
+		require.NoError(t, client.ConnectTo(addrOf(server)))
+		requireRefused(t, events, false, untrusted[x509.UnknownAuthorityError])
+	})
+	t.Run("Renegotiation", func(t *testing.T) {
+		server, _ := newSecureServer(t, driver.Config{}, developmentDesc())
+		desc := developmentDesc()
+		desc.TLSConfig = func(c *tls.Config) { c.Renegotiation = tls.RenegotiateFreelyAsClient }
+		client, events := newSecureDriver(t, driver.Config{}, desc)
+		require.NoError(t, client.ConnectTo(addrOf(server)))
+		requireRefused(t, events, false, says("RenegotiateNever"))
+	})
+	t.Run("PanicInACallback", func(t *testing.T) {
+		desc := developmentDesc()
+		var panics atomic.Bool
+		panics.Store(true)
+		desc.TLSConfig = func(c *tls.Config) {
+			c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+				if panics.Load() {
+					panic("a callback of tls.Config")
+				}
+				return nil, nil
+			}
+		}
+		server, events := newSecureServer(t, driver.Config{}, desc)
+		require.Error(t, standardClient(t, addrOf(server), &tls.Config{InsecureSkipVerify: true}))
+		requireHandshakeFailed(t, server, events)
+		require.EqualValues(t, 1, server.Stats().Panics)
+		panics.Store(false)
+		requireServes(t, server, events, developmentDesc())
+	})
+}

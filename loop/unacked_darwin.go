@@ -1,0 +1,16 @@
+package loop
+
+import (
+	"math"
+	"syscall"
+)
+
+// unacked is how many bytes the kernel has of a socket that the peer has not acknowledged.
+func unacked(fd int) int32 {
+	const soNWrite = 0x1024 // SO_NWRITE, sys/socket.h
+	n, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, soNWrite)
+	if err != nil {
+		return math.MaxInt32
+	}
+	return int32(n)
+}

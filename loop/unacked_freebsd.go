@@ -1,0 +1,3 @@
+package loop
+
+const ioctlUnacked = 0x40046677 // FIONWRITE, sys/filio.h

@@ -1,0 +1,3 @@
+package loop
+
+const ioctlUnacked = 0x5411 // SIOCOUTQ, linux/sockios.h
