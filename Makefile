@@ -14,9 +14,9 @@ help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Not go run: it fails on Ctrl-C, whatever the demo makes of it.
-demo: ## a server and its players on this host (PLAYERS=1000 SECONDS=10)
+demo: ## a server and its players on this host (PLAYERS=1000 SECONDS=10; TLS=1 secures it)
 	@go build -o bench/demo/demo.out ./bench/demo
-	@exec bench/demo/demo.out -players $(PLAYERS) -seconds $(SECONDS)
+	@exec bench/demo/demo.out -players $(PLAYERS) -seconds $(SECONDS) $(if $(filter-out 0,$(TLS)),-tls)
 
 test: ## all tests
 	go test -count=1 -timeout 5m ./...

@@ -7,6 +7,8 @@ import (
 	"io"
 	"runtime"
 	"time"
+
+	"gridstream/driver"
 )
 
 // options are the flags.
@@ -14,6 +16,7 @@ type options struct {
 	players int
 	length  time.Duration
 	dial    string
+	secure  bool
 }
 
 const (
@@ -31,6 +34,8 @@ type demo struct {
 	child   *child
 	view    view
 
+	certificate []byte // the server's, if it is secure
+
 	baseline uint64 // live bytes before the first connection
 	began    time.Time
 	from, to sample // while playing
@@ -44,11 +49,21 @@ type demo struct {
 
 // run plays until the time is up or ctx is done, and shows it on v.
 func run(ctx context.Context, o options, v view, stderr io.Writer) (*summary, error) {
-	s, err := startServer(bindFor(o.dial), o.players)
+	var identity *driver.SecureDesc
+	if o.secure {
+		var err error
+		if identity, err = newIdentity(); err != nil {
+			return nil, err
+		}
+	}
+	s, err := startServer(bindFor(o.dial), identity, o.players)
 	if err != nil {
 		return nil, err
 	}
 	d := &demo{options: o, server: s, view: v}
+	if identity != nil {
+		d.certificate = identity.CertificatePEM
+	}
 	err = d.play(ctx, stderr)
 	v.end()
 
@@ -77,6 +92,8 @@ func (d *demo) play(ctx context.Context, stderr io.Writer) error {
 		Players: d.options.players,
 		Length:  d.options.length,
 		Dial:    d.options.dial,
+
+		Certificate: d.certificate,
 	}); err == nil {
 		d.watch(ctx)
 	} else {

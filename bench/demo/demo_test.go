@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -40,37 +41,39 @@ func TestEverybodyPlaysAndNothingIsLost(t *testing.T) {
 		dials = append(dials, dialDriver)
 	}
 	for _, dial := range dials {
-		t.Run("dial="+dial, func(t *testing.T) {
-			const players, seconds = 50, 2
-			var rows []row
-			var complaints bytes.Buffer
-			s, err := run(t.Context(), options{players: players, length: seconds * time.Second, dial: dial},
-				rowsOf{func(r row) { rows = append(rows, r) }}, &complaints)
-			require.NoError(t, err)
-			require.Empty(t, complaints.String())
+		for _, secure := range []bool{false, true} {
+			t.Run(fmt.Sprintf("dial=%s/tls=%v", dial, secure), func(t *testing.T) {
+				const players, seconds = 50, 2
+				var rows []row
+				var complaints bytes.Buffer
+				s, err := run(t.Context(), options{players: players, length: seconds * time.Second, dial: dial, secure: secure},
+					rowsOf{func(r row) { rows = append(rows, r) }}, &complaints)
+				require.NoError(t, err)
+				require.Empty(t, complaints.String())
 
-			require.Empty(t, s.faults())
-			require.False(t, s.interrupted)
-			require.Equal(t, players, s.players.Joined)
-			require.GreaterOrEqual(t, s.players.Played, seconds*time.Second)
-			require.Positive(t, s.players.MovesSent)
-			require.LessOrEqual(t, float64(s.players.MovesSent), players*moveRate*(s.players.Played.Seconds()+1))
-			require.Positive(t, s.statesSent)
-			require.Positive(t, s.players.Whole.Count)
-			require.Positive(t, s.players.Whole.P50)
-			require.GreaterOrEqual(t, s.players.Whole.P99, s.players.Whole.P50)
-			require.Equal(t, uint64(players), s.server.established)
-			require.Positive(t, s.rates.packetsIn)
-			require.Positive(t, s.rates.packetsOut)
-			for _, r := range rows {
-				require.LessOrEqual(t, r.connections, players)
-				require.LessOrEqual(t, r.established, uint64(players))
-			}
+				require.Empty(t, s.faults())
+				require.False(t, s.interrupted)
+				require.Equal(t, players, s.players.Joined)
+				require.GreaterOrEqual(t, s.players.Played, seconds*time.Second)
+				require.Positive(t, s.players.MovesSent)
+				require.LessOrEqual(t, float64(s.players.MovesSent), players*moveRate*(s.players.Played.Seconds()+1))
+				require.Positive(t, s.statesSent)
+				require.Positive(t, s.players.Whole.Count)
+				require.Positive(t, s.players.Whole.P50)
+				require.GreaterOrEqual(t, s.players.Whole.P99, s.players.Whole.P50)
+				require.Equal(t, uint64(players), s.server.established)
+				require.Positive(t, s.rates.packetsIn)
+				require.Positive(t, s.rates.packetsOut)
+				for _, r := range rows {
+					require.LessOrEqual(t, r.connections, players)
+					require.LessOrEqual(t, r.established, uint64(players))
+				}
 
-			var text strings.Builder
-			s.print(&text)
-			require.Regexp(t, `50 players in 1 zone played for \d+\.\d s: nothing lost`, text.String())
-		})
+				var text strings.Builder
+				s.print(&text)
+				require.Regexp(t, `50 players in 1 zone played for \d+\.\d s: nothing lost`, text.String())
+			})
+		}
 	}
 }
 

@@ -45,7 +45,7 @@ func newDialer(f *fleet) (dialer, error) {
 	case dialDriver:
 		return newDriversDialer(f)
 	case dialNet:
-		return &netDialer{port: f.order.Port}, nil
+		return &netDialer{port: f.order.Port, certificate: f.order.Certificate}, nil
 	}
 	return nil, fmt.Errorf("unknown dialer %q", f.order.Dial)
 }
@@ -62,7 +62,7 @@ func newDriversDialer(f *fleet) (driversDialer, error) {
 	var drivers driversDialer
 	for players := range slices.Chunk(f.players, playersPerDriver) {
 		from := playerAddress(len(drivers), 0).Addr()
-		d, err := newDriverDialer(players, f.order.Port, driver.Bind{Address: from.String()}, loops)
+		d, err := newDriverDialer(players, f.order, driver.Bind{Address: from.String()}, loops)
 		if err != nil {
 			return nil, err
 		}
@@ -93,14 +93,14 @@ type driverDialer struct {
 	done    sync.WaitGroup
 }
 
-func newDriverDialer(players []*player, port uint16, from driver.Bind, loops int) (*driverDialer, error) {
-	d := &driverDialer{players: players, port: port, redials: make(chan *player, loginsAtOnce)}
+func newDriverDialer(players []*player, o order, from driver.Bind, loops int) (*driverDialer, error) {
+	d := &driverDialer{players: players, port: o.Port, redials: make(chan *player, loginsAtOnce)}
 	var err error
 	d.drv, err = newDriver(driver.Config{
 		MaxConnections: len(players) + loginsAtOnce, // those that redial may not be gone yet
 		EventLoops:     loops,
 		OnPacket:       func(c driver.Conn, packet []byte) { c.Value().(*player).onPacket(packet) },
-	}, from)
+	}, from, trusting(o.Certificate))
 	if err != nil {
 		return nil, err
 	}
@@ -151,8 +151,9 @@ func (d *driverDialer) close(ctx context.Context) error {
 // netDialer connects the players with package net, a goroutine each: for systems where 127.0.0.2 is not this host,
 // and to show that the other end need not be a driver.
 type netDialer struct {
-	port  uint16
-	conns sync.WaitGroup
+	port        uint16
+	certificate []byte // the server's, if it is secure
+	conns       sync.WaitGroup
 }
 
 func (d *netDialer) dial(p *player) error {
@@ -166,6 +167,9 @@ func (d *netDialer) run(p *player) error {
 		return err
 	}
 	defer conn.Close()
+	if d.certificate != nil {
+		conn = secureConn(conn, d.certificate)
+	}
 	p.connected(netLink{conn})
 	in := bufio.NewReader(conn)
 	var packet []byte

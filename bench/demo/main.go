@@ -1,7 +1,7 @@
 // Command demo is a game server and its players on this host: the players, in a process of their own, log in, move,
 // and get their zone's state, while a table shows what the driver does. Ctrl-C ends it.
 //
-//	go run ./bench/demo -players 1000 -seconds 10
+//	go run ./bench/demo -players 1000 -seconds 10 [-tls]
 package main
 
 import (
@@ -59,6 +59,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	seconds := flags.Int("seconds", 10, "how long they play")
 	dial := flags.String("dial", defaultDial(), `what the players connect with: "driver", which needs all of 127.0.0.0/8
 to be this host, as on Linux, or "net", the standard library`)
+	secure := flags.Bool("tls", false, "TLS, with a certificate made for this run")
 	if err := flags.Parse(args); err != nil {
 		return options{}, err
 	}
@@ -76,5 +77,5 @@ to be this host, as on Linux, or "net", the standard library`)
 	if err != nil {
 		fmt.Fprintln(stderr, "demo:", err)
 	}
-	return options{players: *players, length: time.Duration(*seconds) * time.Second, dial: *dial}, err
+	return options{players: *players, length: time.Duration(*seconds) * time.Second, dial: *dial, secure: *secure}, err
 }

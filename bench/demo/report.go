@@ -9,6 +9,8 @@ type order struct {
 	Players int
 	Length  time.Duration // of play
 	Dial    string        // dialDriver or dialNet
+
+	Certificate []byte `json:",omitempty"` // PEM: the server's, if it is secure
 }
 
 // What the players connect with.

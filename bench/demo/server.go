@@ -42,8 +42,11 @@ type server struct {
 	done   sync.WaitGroup
 }
 
-// newDriver makes a driver and binds it.
-func newDriver(cfg driver.Config, bind driver.Bind) (driver.Driver, error) {
+// newDriver makes a driver and binds it; a secure one if desc is not nil.
+func newDriver(cfg driver.Config, bind driver.Bind, desc *driver.SecureDesc) (driver.Driver, error) {
+	if desc != nil {
+		return newSecureDriver(cfg, bind, *desc)
+	}
 	d, err := driver.New(cfg)
 	if err != nil {
 		return nil, err
@@ -56,7 +59,7 @@ func newDriver(cfg driver.Config, bind driver.Bind) (driver.Driver, error) {
 }
 
 // startServer listens on bind for that many players.
-func startServer(bind driver.Bind, players int) (*server, error) {
+func startServer(bind driver.Bind, desc *driver.SecureDesc, players int) (*server, error) {
 	s := &server{}
 	for n := range (players + playersPerZone - 1) / playersPerZone {
 		s.zones = append(s.zones, newZone(n))
@@ -66,7 +69,7 @@ func startServer(bind driver.Bind, players int) (*server, error) {
 		MaxConnections: players,
 		OnPacket:       s.onPacket,
 		LoginTimeout:   10 * time.Second,
-	}, bind)
+	}, bind, desc)
 	if err != nil {
 		return nil, err
 	}

@@ -122,6 +122,10 @@ func (s *summary) printPlay(line func(name, format string, args ...any)) {
 // headline says what is about to happen.
 func headline(o options) string {
 	zones := (o.players + playersPerZone - 1) / playersPerZone
-	return fmt.Sprintf("%s in %s for %.0f s: each moves at %d Hz and gets the state of its zone at %d Hz\n",
-		plural(o.players, "player"), plural(zones, "zone"), o.length.Seconds(), moveRate, stateRate)
+	over := ""
+	if o.secure {
+		over = " over TLS"
+	}
+	return fmt.Sprintf("%s in %s for %.0f s%s: each moves at %d Hz and gets the state of its zone at %d Hz\n",
+		plural(o.players, "player"), plural(zones, "zone"), o.length.Seconds(), over, moveRate, stateRate)
 }
