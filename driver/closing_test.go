@@ -128,3 +128,29 @@ func TestConnectToAnAddressWithAZoneThatTheSystemDrops(t *testing.T) {
 		events.waitDisconnected(t, i+1)
 	}
 }
+
+// Whoever is told of a disconnect may connect again at once: the connection's slot is free by then.
+func TestConnectAgainInDisconnected(t *testing.T) {
+	for _, dispatch := range []driver.Dispatch{driver.DispatchOnLoop, driver.DispatchOnUpdate} {
+		server, _ := newServer(t, driver.Config{})
+		client, events := newDriver(t, driver.Config{MaxConnections: 1, Dispatch: dispatch})
+		again := make(chan error, 100)
+		client.Events().Subscribe(driver.SubscriberFuncs{
+			Established: func(ev driver.Event) { ev.Conn.Close(nil) },
+			Disconnected: func(ev driver.Event) {
+				if len(again) < cap(again) {
+					again <- client.ConnectTo(addrOf(server))
+				}
+			},
+		})
+		require.NoError(t, client.ConnectTo(addrOf(server)))
+		eventually(t, "all connections", func() bool {
+			client.Update()
+			_, n := events.counts()
+			return n == cap(again)+1
+		})
+		for range cap(again) {
+			require.NoError(t, <-again)
+		}
+	}
+}

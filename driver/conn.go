@@ -1,10 +1,7 @@
 package driver
 
 import (
-	"context"
 	"crypto/tls"
-	"errors"
-	"fmt"
 	"io"
 	"net/netip"
 	"os"
@@ -71,10 +68,13 @@ var (
 	_ loop.Handler = (*conn)(nil)
 )
 
-func (c *conn) ID() uint64                 { return c.id }
+func (c *conn) ID() uint64 { return c.id }
+
 func (c *conn) RemoteAddr() netip.AddrPort { return c.link.RemoteAddr() }
-func (c *conn) LocalAddr() netip.AddrPort  { return c.link.LocalAddr() }
-func (c *conn) Inbound() bool              { return c.inbound }
+
+func (c *conn) LocalAddr() netip.AddrPort { return c.link.LocalAddr() }
+
+func (c *conn) Inbound() bool { return c.inbound }
 
 func (c *conn) TLS() (tls.ConnectionState, bool) {
 	if c.secure == nil {
@@ -101,7 +101,8 @@ func (c *conn) Authenticated() {
 	}
 }
 
-func (c *conn) PauseReading()  { c.link.Pause(pauseUser) }
+func (c *conn) PauseReading() { c.link.Pause(pauseUser) }
+
 func (c *conn) ResumeReading() { c.link.Resume(pauseUser) }
 
 func (c *conn) Stats() ConnStats {
@@ -117,106 +118,6 @@ func (c *conn) Stats() ConnStats {
 		s.InboundBuffered = c.mailbox.size()
 	}
 	return s
-}
-
-func (c *conn) Send(packet []byte) error {
-	err := c.send(packet)
-	if err != nil && c.core.cfg.SlowConsumer == DisconnectSlow && errors.Is(err, ErrOutboundFull) {
-		c.abort(ErrSlowConsumer)
-	}
-	return err
-}
-
-// send is Send without the policy for slow consumers.
-func (c *conn) send(packet []byte) error {
-	core := c.core
-	if err := core.checkPacket(packet); err != nil {
-		return &Error{Op: "Send", Code: ErrSend, Address: c.RemoteAddr(), Err: err}
-	}
-	if c.secure != nil && !c.secure.ready.Load() {
-		return &Error{Op: "Send", Code: ErrSend, Address: c.RemoteAddr(), Err: ErrHandshaking}
-	}
-	err := c.link.Write(core.encoder, packet, len(packet)+core.overhead)
-	if err != nil {
-		return c.sendError(err)
-	}
-	c.sent.Add(1)
-	core.stripe(c).packetsSent.Add(1)
-	return nil
-}
-
-// sendFrame queues a packet that is encoded already, for Broadcast.
-func (c *conn) sendFrame(frame []byte) bool {
-	if c.secure != nil && !c.secure.ready.Load() {
-		return false
-	}
-	err := c.link.Write(nil, frame, len(frame))
-	if err == nil {
-		c.sent.Add(1)
-		c.core.stripe(c).packetsSent.Add(1)
-		return true
-	}
-	if errors.Is(err, loop.ErrFull) {
-		c.core.stripe(c).sendsRejected.Add(1)
-		if c.core.cfg.SlowConsumer == DisconnectSlow {
-			c.abort(ErrSlowConsumer)
-		}
-	}
-	return false
-}
-
-func (c *conn) sendError(err error) error {
-	cause := ErrConnClosed
-	if errors.Is(err, loop.ErrFull) {
-		cause = ErrOutboundFull
-		c.core.stripe(c).sendsRejected.Add(1)
-	}
-	return &Error{Op: "Send", Code: ErrSend, Address: c.RemoteAddr(), Err: cause}
-}
-
-func (c *conn) SendContext(ctx context.Context, packet []byte) error {
-	for {
-		if err := ctx.Err(); err != nil {
-			return &Error{Op: "SendContext", Code: ErrSend, Address: c.RemoteAddr(), Err: err}
-		}
-		err := c.send(packet)
-		if err == nil || !errors.Is(err, ErrOutboundFull) {
-			return err
-		}
-		// Wait for what happens after this point: try once more with the channel there.
-		drained := c.whenDrained()
-		if err := c.send(packet); err == nil || !errors.Is(err, ErrOutboundFull) {
-			return err
-		}
-		select {
-		case <-drained:
-		case <-ctx.Done():
-		}
-	}
-}
-
-// whenDrained is closed at the next OnDrained or OnClose.
-func (c *conn) whenDrained() <-chan struct{} {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	m := c.moreLocked()
-	if m.drained == nil {
-		m.drained = make(chan struct{})
-		if c.gone {
-			close(m.drained)
-		}
-	}
-	return m.drained
-}
-
-// OnDrained implements loop.Handler.
-func (c *conn) OnDrained() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.gone && c.more != nil && c.more.drained != nil {
-		close(c.more.drained)
-		c.more.drained = nil
-	}
 }
 
 func (c *conn) Close(reason error) {
@@ -283,110 +184,12 @@ func (c *conn) establish() {
 	}
 	c.established.Store(true)
 	core.connections.Add(1)
-	core.post(c, Event{Address: c.RemoteAddr(), Conn: c}, true)
+	core.postEstablished(c, Event{Address: c.RemoteAddr(), Conn: c})
 	if core.closing.Load() {
 		c.Close(ErrShutdown)
 	}
 	if b := c.takeUnread(); b != nil {
 		c.receive(b)
-	}
-}
-
-// OnData implements loop.Handler.
-func (c *conn) OnData(b []byte) {
-	if c.limiter != nil && !c.limiter.bytes.take(len(b)) {
-		c.abort(ErrRateLimited)
-		return
-	}
-	if c.secure != nil {
-		c.decrypt(b)
-		return
-	}
-	c.receive(b)
-}
-
-// takesData reports whether the application still gets packets.
-func (c *conn) takesData() bool {
-	return c.link.State() == loop.Open || c.secure != nil && c.secure.late
-}
-
-// receive takes bytes of the stream of frames.
-func (c *conn) receive(b []byte) {
-	if !c.takesData() {
-		return
-	}
-	var packets int
-	var err error
-	if c.mailbox != nil {
-		packets, err = c.mailbox.put(b)
-	} else {
-		packets, err = c.deliver(b)
-	}
-	if packets > 0 {
-		c.received.Add(uint64(packets))
-		c.core.stripe(c).packetsReceived.Add(uint64(packets))
-		if c.limiter != nil && c.mailbox != nil && !c.limiter.packets.take(packets) {
-			c.abort(ErrRateLimited)
-			return
-		}
-	}
-	if err != nil {
-		if !errors.Is(err, ErrProtocol) {
-			err = fmt.Errorf("%w: %w", ErrProtocol, err)
-		}
-		c.abort(err)
-	}
-}
-
-// deliver gives the whole packets in what was read so far to OnPacket, and keeps the rest.
-func (c *conn) deliver(b []byte) (packets int, err error) {
-	cfg := &c.core.cfg
-	if c.partial != nil {
-		c.partial.B = append(c.partial.B, b...)
-		b = c.partial.B
-	}
-	for len(b) > 0 {
-		packet, n, splitErr := cfg.Framing.Split(b, cfg.MaxPacketSize)
-		if splitErr != nil || n == 0 {
-			err = splitErr
-			break
-		}
-		b = b[n:]
-		if c.limiter != nil && !c.limiter.packets.take(1) {
-			c.abort(ErrRateLimited)
-			break
-		}
-		packets++
-		if !c.onPacket(packet) || !c.takesData() {
-			b = nil
-		}
-	}
-	c.keep(b)
-	return packets, err
-}
-
-// onPacket calls the application; false when it panicked.
-func (c *conn) onPacket(packet []byte) (ok bool) {
-	defer func() {
-		if v := recover(); v != nil {
-			c.panicked(v, nil)
-		}
-	}()
-	c.core.cfg.OnPacket(c, packet)
-	return true
-}
-
-// keep holds on to the beginning of a packet.
-func (c *conn) keep(rest []byte) {
-	switch {
-	case c.partial != nil && len(rest) == 0:
-		bytebufferpool.Put(c.partial)
-		c.partial = nil
-	case c.partial != nil:
-		c.partial.B = c.partial.B[:copy(c.partial.B, rest)]
-	case len(rest) > 0:
-		c.partial = bytebufferpool.Get()
-		c.partial.B = append(c.partial.B, rest...)
 	}
 }
 
@@ -439,17 +242,20 @@ func (c *conn) close(cause error) {
 	if c.perIP {
 		core.perIP.release(remote.Addr())
 	}
-	if c.registered {
+	switch {
+	case c.registered:
 		core.registry.remove(c)
 		core.counters.disconnected.Add(1)
-		core.post(c, Event{Address: remote, Conn: c, Reason: reason}, false)
-	} else if !c.inbound {
+		core.postLast(c, Event{Address: remote, Conn: c, Reason: reason})
+	case !c.inbound:
 		core.connectFailed(c, remote, reason)
-	} else if c.secure != nil && !c.secure.ready.Load() {
-		core.counters.handshakesFailed.Add(1)
-		core.cfg.Logger.Debug("driver: TLS handshake failed", "addr", remote, "err", reason)
+	default:
+		if c.secure != nil && !c.secure.ready.Load() {
+			core.counters.handshakesFailed.Add(1)
+			core.cfg.Logger.Debug("driver: TLS handshake failed", "addr", remote, "err", reason)
+		}
+		c.release()
 	}
-	c.release()
 	core.linkGone()
 }
 

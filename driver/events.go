@@ -49,14 +49,25 @@ func (q *eventQueue) take() (e queuedEvent, ok bool) {
 	return e, true
 }
 
-// post delivers an event of c, now or with the next Update.
-func (d *core) post(c *conn, ev Event, established bool) {
+// postEstablished delivers the event, now or with the next Update.
+func (d *core) postEstablished(c *conn, ev Event) {
 	if d.cfg.Dispatch == DispatchOnLoop {
-		d.dispatch(c, ev, established)
+		d.dispatch(c, ev, true)
 		return
 	}
 	c.hold()
-	d.queue.put(queuedEvent{Event: ev, established: established, conn: c})
+	d.queue.put(queuedEvent{Event: ev, established: true, conn: c})
+}
+
+// postLast delivers a connection's Disconnected, now or with the next Update. The hold of its link on its slot is given back before subscribers
+// are told, so that they may connect again at once.
+func (d *core) postLast(c *conn, ev Event) {
+	if d.cfg.Dispatch == DispatchOnLoop {
+		c.release()
+		d.dispatch(c, ev, false)
+		return
+	}
+	d.queue.put(queuedEvent{Event: ev, conn: c})
 }
 
 // Update implements Driver.
@@ -88,8 +99,8 @@ func (d *core) deliverQueued() {
 		if !ok {
 			return
 		}
-		d.dispatch(e.conn, e.Event, e.established)
 		e.conn.release()
+		d.dispatch(e.conn, e.Event, e.established)
 	}
 }
 

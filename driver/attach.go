@@ -1,0 +1,83 @@
+package driver
+
+import (
+	"errors"
+	"fmt"
+	"net"
+
+	"gridstream/loop"
+)
+
+// newConn makes a connection that has no link yet. Its slot is taken.
+func (d *core) newConn(inbound bool) *conn {
+	c := &conn{core: d, id: lastID.Add(1), inbound: inbound, limiter: newLimiter(&d.cfg)}
+	c.holds.Store(1)
+	if d.inbox != nil {
+		c.mailbox = &mailbox{conn: c, inbox: d.inbox}
+	}
+	if d.security != nil {
+		c.secure = d.security.newSecure(inbound)
+	}
+	return c
+}
+
+// attach gives c its link, nc, and blocks until it is established or gone. It owns nc. An error means that it never was,
+// that there is no event, and that the slot is still to be released.
+func (d *core) attach(c *conn, nc *net.TCPConn) error {
+	remote := loop.AddrPort(nc.RemoteAddr()).Addr()
+	if c.inbound && d.perIP.max > 0 {
+		if !d.perIP.acquire(remote) {
+			nc.Close()
+			d.counters.acceptsRefused.Add(1)
+			return fmt.Errorf("%v has MaxConnectionsPerIP %d connections", remote, d.perIP.max)
+		}
+		c.perIP = true
+	}
+	err := ErrDriverClosed
+	if d.linkComes() {
+		if err = d.transport().attach(nc, c); err == nil {
+			return nil
+		}
+		d.linkGone()
+	}
+	nc.Close()
+	if c.perIP {
+		d.perIP.release(remote)
+	}
+	return attachError(err)
+}
+
+func attachError(err error) error {
+	if errors.Is(err, loop.ErrEngineClosed) {
+		return ErrDriverClosed
+	}
+	return err
+}
+
+// linkComes counts a link that is on its way; false when the driver is closing.
+func (d *core) linkComes() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closing.Load() {
+		return false
+	}
+	d.attached++
+	return true
+}
+
+func (d *core) linkGone() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.attached--
+	d.emptyLocked()
+}
+
+func (d *core) emptyLocked() {
+	if d.attached == 0 && d.closing.Load() {
+		select {
+		case <-d.empty:
+		default:
+			close(d.empty)
+		}
+	}
+}

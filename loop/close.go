@@ -1,0 +1,120 @@
+package loop
+
+import (
+	"math"
+	"os"
+	"syscall"
+)
+
+func (c *Conn) beginLingerLocked() {
+	now := c.loop.engine.clock.now()
+	c.progress = int64(now)
+	c.limit = int64(now + lingerMost*c.loop.engine.cfg.Linger)
+	c.unacked = math.MaxInt32
+	c.loop.schedule(c, now, c.loop.engine.cfg.Linger/progressChecks)
+}
+
+// shutdownWriteLocked sends FIN: Draining is over.
+func (c *Conn) shutdownWriteLocked() {
+	if c.eof {
+		c.abortLocked(nil)
+		return
+	}
+	if err := syscall.Shutdown(int(c.fd), syscall.SHUT_WR); err != nil {
+		c.abortLocked(os.NewSyscallError("shutdown", err))
+		return
+	}
+	c.state.Store(uint32(Lingering))
+}
+
+// Close writes what is queued, sends FIN, waits for the peer's and closes; for at most the linger limit. Input is dropped from now
+// on. It reports whether reason is the one that counts: the first is.
+func (c *Conn) Close(reason error) bool {
+	c.mu.Lock()
+	if c.State() != Open {
+		c.mu.Unlock()
+		return false
+	}
+	if c.broken { // there is nobody to deliver to
+		c.mu.Unlock()
+		return c.Abort(reason)
+	}
+	first := c.setReasonLocked(reason)
+	c.state.Store(uint32(Draining))
+	c.beginLingerLocked()
+	var done after
+	push := false
+	if c.idleLocked() && !c.sealed {
+		done = c.afterFlushLocked()
+	} else {
+		push = c.scheduleLocked()
+	}
+	c.resumeLocked(^Pause(0))
+	c.mu.Unlock()
+	done.run(c)
+	if push {
+		c.loop.flusher.push(c)
+	}
+	return first
+}
+
+// Abort closes at once, and drops what is queued. It reports as Close does.
+func (c *Conn) Abort(reason error) bool {
+	c.mu.Lock()
+	first := c.State() != Closed && c.reason == nil
+	c.abortLocked(reason)
+	finish := c.finishableLocked()
+	c.mu.Unlock()
+	if finish {
+		c.loop.finishLater(c)
+	}
+	return first
+}
+
+// abortLocked makes the connection Closed. The descriptor goes the way that it has to: gnet's on the loop, our own here.
+// The caller goes on with finishableLocked.
+func (c *Conn) abortLocked(reason error) {
+	if c.State() == Closed {
+		return
+	}
+	c.sealEndLocked()
+	c.setReasonLocked(reason)
+	c.state.Store(uint32(Closed))
+	c.dropQueueLocked()
+	c.unwatchLocked()
+	c.starved = false
+	switch {
+	case c.attaching:
+		// Who enrolls it sees the state.
+	case c.gc != nil:
+		if !c.corked.Load() {
+			c.loop.closeLater(c.gc)
+		}
+	default:
+		c.closeFDLocked()
+	}
+}
+
+func (c *Conn) closeFDLocked() {
+	if c.fd >= 0 {
+		_ = syscall.Close(int(c.fd))
+		c.fd = -1
+	}
+}
+
+func (c *Conn) setReasonLocked(reason error) (first bool) {
+	if c.reason != nil || reason == nil {
+		return false
+	}
+	c.reason = reason
+	return true
+}
+
+// finishableLocked reports, once, that OnClose is due.
+func (c *Conn) finishableLocked() bool {
+	if c.State() != Closed || c.finished || c.gc != nil || c.attaching {
+		return false
+	}
+	c.finished = true
+	return true
+}

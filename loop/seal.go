@@ -1,0 +1,93 @@
+package loop
+
+import (
+	"syscall"
+
+	"github.com/valyala/bytebufferpool"
+)
+
+// Sealed is to be called by the handler, which is then a Sealer, in OnOpen: from now on nothing goes out unsealed.
+func (c *Conn) Sealed() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.sealed = true
+}
+
+// FlushSealer sends what the Sealer has to send by itself. ErrFull: it would be more than is allowed to wait; the peer does
+// not read what it asks for.
+func (c *Conn) FlushSealer() error {
+	c.mu.Lock()
+	if s := c.State(); s == Closed || s == Lingering || c.broken {
+		c.mu.Unlock()
+		return ErrClosed
+	}
+	if c.out.len() > c.loop.engine.cfg.OutboundLimit+sealerSlack {
+		c.mu.Unlock()
+		return ErrFull
+	}
+	c.sealLocked(nil)
+	push := c.out.buf != nil && c.scheduleLocked()
+	finish := c.finishableLocked()
+	c.mu.Unlock()
+	if push {
+		c.loop.flusher.push(c)
+	}
+	if finish {
+		c.loop.finishLater(c)
+	}
+	return nil
+}
+
+// sealerSlack is what a Sealer may have waiting beyond the limit of what is queued: answers of the protocol, e.g. key updates.
+const sealerSlack = 64 << 10
+
+// sealLocked puts the wire form of plain behind what waits.
+func (c *Conn) sealLocked(plain []byte) {
+	if c.out.buf == nil {
+		c.out.buf = bytebufferpool.Get()
+	}
+	b, err := c.h.(Sealer).Seal(c.out.buf.B, plain)
+	c.out.buf.B = b
+	if len(b) == c.out.sent {
+		c.out.release()
+	}
+	if err != nil {
+		c.abortLocked(err)
+	}
+}
+
+// refillLocked seals what is queued when all that was sealed before is written, so that small packets share records, and,
+// when nothing is queued and the connection is Draining, the end. It reports whether there is something to write.
+func (c *Conn) refillLocked() bool {
+	if c.out.buf != nil || !c.sealed {
+		return c.out.buf != nil
+	}
+	if plain := c.plain; plain != nil {
+		c.plain = nil
+		c.sealLocked(plain.B)
+		bytebufferpool.Put(plain)
+	} else if c.State() == Draining && !c.ended {
+		c.ended = true
+		c.out.buf = bytebufferpool.Get()
+		b, err := c.h.(Sealer).SealEnd(c.out.buf.B)
+		c.out.buf.B = b
+		if err != nil || len(b) == 0 {
+			c.out.release()
+		}
+	}
+	return c.out.buf != nil
+}
+
+// sealEndLocked tells the peer, as far as one write goes, that a connection ends that is aborted.
+func (c *Conn) sealEndLocked() {
+	if !c.sealed || c.ended || c.broken || c.fd < 0 || c.out.buf != nil {
+		return
+	}
+	c.ended = true
+	buf := bytebufferpool.Get()
+	if b, err := c.h.(Sealer).SealEnd(buf.B); err == nil {
+		buf.B = b
+		_, _ = syscall.Write(int(c.fd), b)
+	}
+	bytebufferpool.Put(buf)
+}
