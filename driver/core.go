@@ -100,7 +100,10 @@ func newCore(cfg Config, newLinks func(*Config, loop.Socket) (transport, error))
 }
 
 // Initialize implements Driver.
-func (d *core) Initialize(b Bind) error {
+func (d *core) Initialize(b Bind) error { return d.initialize(b, func() {}) }
+
+// initialize calls succeeds when nothing can fail any more, before the first connection.
+func (d *core) initialize(b Bind, succeeds func()) error {
 	addr, err := b.AddrPort()
 	if err != nil {
 		return &Error{Op: "Initialize", Code: ErrSocketBind, Err: err}
@@ -130,6 +133,7 @@ func (d *core) Initialize(b Bind) error {
 		bound.Close()
 		return &Error{Op: "Initialize", Code: ErrSocketCreate, Err: err}
 	}
+	succeeds()
 	d.socket, d.bound = socket, bound
 	if d.security != nil {
 		d.security.start(d.cfg.HandshakeWorkers)

@@ -40,12 +40,7 @@ func (s *SecureStream) InitializeSecurity(b Bind, desc SecureDesc) error {
 	if err != nil {
 		return withOp("InitializeSecurity", err)
 	}
-	old := s.security.configs.Swap(configs)
-	if err := s.core.Initialize(b); err != nil {
-		s.security.configs.Store(old)
-		return withOp("InitializeSecurity", err)
-	}
-	return nil
+	return withOp("InitializeSecurity", s.initialize(b, func() { s.security.configs.Store(configs) }))
 }
 
 // ReloadSecurity has new handshakes use desc. Established connections, and handshakes under way, stay as they are. On an
