@@ -361,9 +361,11 @@ func loopSide(t *testing.T, s *tlsadapter.Session, nc net.Conn, jobs chan<- func
 		}
 		if done {
 			s.Seal([]byte("!"))
-			close(established)
 		}
 		nc.Write(s.TakeOutput(nil))
+		if done {
+			close(established) // behind the write: the loop may end the stream at once
+		}
 	}
 	feed := func(p []byte) {
 		if s.Feed(p) {
