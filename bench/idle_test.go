@@ -45,10 +45,16 @@ func idleCost(tb testing.TB, impl string, secure bool, n int, e exchange) (perCo
 	return (float64(after) - float64(before)) / float64(n), goroutinesAfter - goroutinesBefore
 }
 
-func TestIdleConnectionsCostUnderAKilobyteAndNoGoroutine(t *testing.T) {
-	if testing.Short() {
-		t.Skip("9,000 connections")
+// skipWhereMemoryIsNotTold: the race detector adds to what is allocated, and few connections tell nothing.
+func skipWhereMemoryIsNotTold(t *testing.T) {
+	t.Helper()
+	if testing.Short() || raceEnabled {
+		t.Skip("thousands of connections, and their memory")
 	}
+}
+
+func TestIdleConnectionsCostUnderAKilobyteAndNoGoroutine(t *testing.T) {
+	skipWhereMemoryIsNotTold(t)
 	perConn, goroutines := idleCost(t, "loop", false, 9000, smallPacket)
 	t.Logf("%.0f B of heap and stack per idle connection, %d goroutines more", perConn, goroutines)
 	require.LessOrEqual(t, perConn, 1000.0)
@@ -56,9 +62,7 @@ func TestIdleConnectionsCostUnderAKilobyteAndNoGoroutine(t *testing.T) {
 }
 
 func TestIdleTLSConnectionsCostHalfOfCryptoTLSWithAGoroutineEach(t *testing.T) {
-	if testing.Short() {
-		t.Skip("5,000 TLS connections, twice")
-	}
+	skipWhereMemoryIsNotTold(t)
 	perConn, goroutines := idleCost(t, "loop", true, 5000, smallPacket)
 	stdlib, _ := idleCost(t, "stdlib", true, 5000, smallPacket)
 	t.Logf("%.0f B of heap and stack per idle connection, %d goroutines more; stdlib %.0f B", perConn, goroutines, stdlib)

@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"runtime"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -103,6 +104,7 @@ func (s *security) run() {
 			return
 		}
 		c.step()
+		runtime.Gosched() // a step is milliseconds of computing: let the event loops have their turn
 	}
 }
 

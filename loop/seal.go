@@ -26,15 +26,15 @@ func (c *Conn) FlushSealer() error {
 		return ErrFull
 	}
 	c.sealLocked(nil)
-	push := c.out.buf != nil && c.scheduleLocked()
-	finish := c.finishableLocked()
+	var done after
+	if c.scheduleLocked() { // nobody else is about to flush: waking the flusher would cost more
+		c.dirty = false
+		c.flushLocked()
+		done = c.afterFlushLocked()
+	}
+	done.finish = done.finish || c.finishableLocked()
 	c.mu.Unlock()
-	if push {
-		c.loop.flusher.push(c)
-	}
-	if finish {
-		c.loop.finishLater(c)
-	}
+	done.run(c)
 	return nil
 }
 
