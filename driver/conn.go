@@ -31,7 +31,9 @@ type conn struct {
 
 	// Owned by the loop.
 	registered bool
-	partial    *bytebufferpool.ByteBuffer // OnPacket: the beginning of a packet; nil: none
+
+	// Guarded by mu; here, since an idle connection's memory counts, beside what fills the word.
+	gone bool // OnClose was called
 
 	// Atomic.
 	attached      atomic.Bool // a ConnectTo's has its link
@@ -42,9 +44,11 @@ type conn struct {
 	sent          atomic.Uint64 // packets
 	value         atomic.Pointer[any]
 
-	// Guarded by mu, a leaf.
+	// Owned by the loop.
+	partial *bytebufferpool.ByteBuffer // OnPacket: the beginning of a packet; nil: none
+
+	// Guarded by mu. Group.mu -> conn.mu.
 	mu   sync.Mutex
-	gone bool  // OnClose was called
 	more *more // nil: nothing of it yet
 }
 
