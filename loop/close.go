@@ -63,11 +63,9 @@ func (c *Conn) Abort(reason error) bool {
 	c.mu.Lock()
 	first := c.State() != Closed && c.reason == nil
 	c.abortLocked(reason)
-	finish := c.finishableLocked()
+	done := after{finish: c.finishableLocked()}
 	c.mu.Unlock()
-	if finish {
-		c.loop.finishLater(c)
-	}
+	done.run(c)
 	return first
 }
 

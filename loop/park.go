@@ -53,12 +53,10 @@ func (c *Conn) resumeLocked(p Pause) {
 func (c *Conn) parkOnLoop() {
 	c.mu.Lock()
 	leaving := c.settleOnLoopLocked()
-	finish := c.finishableLocked()
+	done := after{finish: c.finishableLocked()}
 	c.mu.Unlock()
 	c.loop.closeOnLoop(leaving)
-	if finish {
-		c.loop.finishLater(c)
-	}
+	done.run(c)
 }
 
 // parkOnLoopLocked moves an attached connection to a duplicate of its descriptor, and returns the gnet.Conn that gnet shall close.

@@ -69,11 +69,9 @@ func (c *Conn) reattach() bool {
 		if c.State() == Closed {
 			c.closeFDLocked()
 		}
-		finish := c.finishableLocked()
+		done := after{finish: c.finishableLocked()}
 		c.mu.Unlock()
-		if finish {
-			c.loop.finishLater(c)
-		}
+		done.run(c)
 		return true
 	}
 	c.reopened = false
@@ -107,11 +105,9 @@ func (c *Conn) reattach() bool {
 	c.attaching = false
 	c.abortLocked(err)
 	c.closeFDLocked()
-	finish := c.finishableLocked()
+	done := after{finish: c.finishableLocked()}
 	c.mu.Unlock()
-	if finish {
-		c.loop.finishLater(c)
-	}
+	done.run(c)
 	return true
 }
 
