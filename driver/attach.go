@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
-	"gridstream/loop"
+	"gridstream/loop/link"
+	"gridstream/loop/tcp"
 )
 
 // newConn makes a connection that has no link yet. Its slot is taken.
@@ -16,7 +18,7 @@ func (d *core) newConn(inbound bool) *conn {
 		c.mailbox = &mailbox{conn: c, inbox: d.inbox}
 	}
 	if d.security != nil {
-		c.secure = d.security.newSecure(inbound)
+		c.secure = &secure{started: time.Now()}
 	}
 	return c
 }
@@ -24,7 +26,7 @@ func (d *core) newConn(inbound bool) *conn {
 // attach gives c its link, nc, and blocks until it is established or gone. It owns nc. An error means that it never was,
 // that there is no event, and that the slot is still to be released.
 func (d *core) attach(c *conn, nc *net.TCPConn) error {
-	remote := loop.AddrPort(nc.RemoteAddr()).Addr()
+	remote := tcp.AddrPort(nc.RemoteAddr()).Addr()
 	if c.inbound && d.perIP.max > 0 {
 		if !d.perIP.acquire(remote) {
 			nc.Close()
@@ -35,7 +37,7 @@ func (d *core) attach(c *conn, nc *net.TCPConn) error {
 	}
 	err := ErrDriverClosed
 	if d.linkComes() {
-		if err = d.transport().attach(nc, c); err == nil {
+		if err = d.transport().Attach(nc, c, c.setLink); err == nil {
 			return nil
 		}
 		d.linkGone()
@@ -48,7 +50,7 @@ func (d *core) attach(c *conn, nc *net.TCPConn) error {
 }
 
 func attachError(err error) error {
-	if errors.Is(err, loop.ErrEngineClosed) {
+	if errors.Is(err, link.ErrTransportClosed) {
 		return ErrDriverClosed
 	}
 	return err

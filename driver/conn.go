@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/valyala/bytebufferpool"
+	"gridstream/loop/link"
 
-	"gridstream/loop"
+	"github.com/valyala/bytebufferpool"
 )
 
 // lastID is the last Conn.ID that was given out: unique in the process, so that it has to be global.
@@ -21,7 +21,7 @@ var lastID atomic.Uint64
 type conn struct {
 	// Immutable after OnOpen.
 	core    *core
-	link    link
+	link    link.Link
 	id      uint64
 	mailbox *mailbox // nil with OnPacket
 	limiter *limiter // nil without limits
@@ -69,7 +69,16 @@ func (c *conn) moreLocked() *more {
 
 var (
 	_ Conn         = (*conn)(nil)
-	_ loop.Handler = (*conn)(nil)
+	_ link.Handler = (*conn)(nil)
+)
+
+func (c *conn) setLink(l link.Link) { c.link = l }
+
+// Reasons for which reading is paused.
+const (
+	pauseUser      link.Pause = 1 << iota // Conn.PauseReading
+	pauseInbound                          // a full inbound buffer
+	pauseHandshake                        // handshake bytes that no worker has come to yet
 )
 
 func (c *conn) ID() uint64 { return c.id }
@@ -81,8 +90,11 @@ func (c *conn) LocalAddr() netip.AddrPort { return c.link.LocalAddr() }
 func (c *conn) Inbound() bool { return c.inbound }
 
 func (c *conn) TLS() (tls.ConnectionState, bool) {
-	if c.secure == nil {
+	switch {
+	case c.secure == nil:
 		return tls.ConnectionState{}, false
+	case c.secure.session == nil:
+		return c.link.(link.TLS).ConnectionState(), true
 	}
 	return c.secure.session.ConnectionState(), true
 }
@@ -153,10 +165,10 @@ func (c *conn) uncount() {
 
 // isOpen reports whether it is established and not closing.
 func (c *conn) isOpen() bool {
-	return c.established.Load() && c.link.State() == loop.Open
+	return c.established.Load() && c.link.State() == link.Open
 }
 
-// OnOpen implements loop.Handler.
+// OnOpen implements link.Handler.
 func (c *conn) OnOpen() {
 	if c.secure != nil {
 		c.beginHandshake()
@@ -197,14 +209,14 @@ func (c *conn) establish() {
 	}
 }
 
-// OnWake implements loop.Handler.
+// OnWake implements link.Handler.
 func (c *conn) OnWake() {
 	if c.secure != nil {
 		c.endHandshake()
 	}
 }
 
-// OnDeadline implements loop.Handler.
+// OnDeadline implements link.Handler.
 func (c *conn) OnDeadline() {
 	switch {
 	case c.secure != nil && !c.secure.ready.Load():
@@ -214,10 +226,10 @@ func (c *conn) OnDeadline() {
 	}
 }
 
-// OnPanic implements loop.Handler.
-func (c *conn) OnPanic(p *loop.PanicError) { c.panicked(p.Value, p.Stack) }
+// OnPanic implements link.Handler.
+func (c *conn) OnPanic(p *link.PanicError) { c.panicked(p.Value, p.Stack) }
 
-// OnClose implements loop.Handler.
+// OnClose implements link.Handler.
 func (c *conn) OnClose(cause error) {
 	if c.secure == nil || !c.endsInHandshake(cause) {
 		c.close(cause)
@@ -319,17 +331,17 @@ func (c *conn) takeUnread() (b []byte) {
 // reasonOf is the documented reason for what ended the link.
 func (c *conn) reasonOf(cause error) error {
 	switch cause {
-	case loop.ErrIdle:
+	case link.ErrIdle:
 		return ErrIdleTimeout
-	case loop.ErrStall, loop.ErrLinger:
+	case link.ErrStall, link.ErrLinger:
 		return ErrStallTimeout
-	case loop.ErrEngineClosed:
+	case link.ErrTransportClosed:
 		return ErrShutdown
 	}
 	switch cause := cause.(type) {
 	case *given:
 		return cause.reason
-	case *loop.PanicError:
+	case *link.PanicError:
 		return ErrPanic
 	case *os.SyscallError:
 		return &Error{Op: "connection", Code: ErrReceive, Address: c.RemoteAddr(), Err: cause}

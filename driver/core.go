@@ -11,28 +11,29 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"github.com/valyala/bytebufferpool"
+	"gridstream/loop/link"
+	"gridstream/loop/tcp"
 
-	"gridstream/loop"
+	"github.com/valyala/bytebufferpool"
 )
 
 // core is a driver but for what carries its connections.
 type core struct {
 	// Immutable.
 	cfg      Config
-	encoder  loop.Encoder // cfg.Framing
+	encoder  link.Encoder // cfg.Framing
 	overhead int
-	slots    *loop.Slots
+	slots    *tcp.Slots
 	registry *registry
 	inbox    *inbox // nil with OnPacket
 	bus      EventBus
 	queue    eventQueue // DispatchOnUpdate
 	perIP    perIP
-	newLinks func(*Config, loop.Socket) (transport, error)
+	start    link.Start
 	security *security // nil without TLS
 
 	// Immutable after Initialize; see transport.
-	links atomic.Pointer[transport]
+	links atomic.Pointer[link.Transport]
 
 	// Atomic.
 	connections atomic.Int64 // established ones
@@ -45,9 +46,9 @@ type core struct {
 
 	// Guarded by mu.
 	mu        sync.Mutex
-	socket    loop.Socket
-	bound     *loop.Bound
-	acceptor  *loop.Acceptor           // nil: not listening
+	socket    tcp.Socket
+	bound     *tcp.Bound
+	acceptor  *tcp.Acceptor            // nil: not listening
 	listening netip.AddrPort           // of acceptor
 	dials     map[netip.AddrPort]*dial // ConnectTo under way
 	attached  int                      // links that are there or on their way
@@ -73,23 +74,23 @@ func (d *core) stripe(c *conn) *stripe { return &d.stripes[c.id%uint64(len(d.str
 // and a thirty-second of all.
 const reservedDescriptors = 128
 
-func newCore(cfg Config, newLinks func(*Config, loop.Socket) (transport, error)) (*core, error) {
+func newCore(cfg Config, start link.Start) (*core, error) {
 	cfg, err := cfg.WithDefaults()
 	if err != nil {
 		return nil, &Error{Op: "New", Code: ErrSocketCreate, Err: err}
 	}
 	if cfg.MaxConnections == 0 {
-		limit := loop.DescriptorLimit()
+		limit := tcp.DescriptorLimit()
 		cfg.MaxConnections = max(limit-limit/32-reservedDescriptors, limit/2, 1)
 	}
 	d := &core{
 		cfg:      cfg,
 		encoder:  cfg.Framing,
 		overhead: cfg.Framing.Overhead(),
-		slots:    loop.NewSlots(cfg.MaxConnections),
+		slots:    tcp.NewSlots(cfg.MaxConnections),
 		registry: newRegistry(),
 		perIP:    perIP{max: cfg.MaxConnectionsPerIP},
-		newLinks: newLinks,
+		start:    start,
 		dials:    make(map[netip.AddrPort]*dial),
 		empty:    make(chan struct{}),
 	}
@@ -116,7 +117,7 @@ func (d *core) initialize(b Bind, succeeds func()) error {
 	if d.bound != nil {
 		return &Error{Op: "Initialize", Code: ErrSocketCreate, Address: d.bound.Address(), Err: ErrAlreadyInitialized}
 	}
-	socket := loop.Socket{
+	socket := tcp.Socket{
 		Network:       b.Network(),
 		Address:       addr,
 		ReceiveBuffer: b.ReceiveBufferSize,
@@ -124,26 +125,31 @@ func (d *core) initialize(b Bind, succeeds func()) error {
 		NoDelay:       d.cfg.NoDelay == NoDelayOn,
 		KeepAlive:     d.cfg.KeepAlive,
 	}
-	bound, err := loop.Bind(socket)
+	bound, err := tcp.Bind(socket)
 	if err != nil {
 		return &Error{Op: "Initialize", Code: bindCode(err), Address: addr, Err: err}
 	}
-	links, err := d.newLinks(&d.cfg, socket)
+	links, err := d.start(link.Config{
+		Loops:         d.cfg.EventLoops,
+		OutboundLimit: d.cfg.OutboundBufferSize,
+		Logger:        d.cfg.Logger,
+		Socket:        socket,
+		Idle:          d.cfg.IdleTimeout,
+		Stall:         d.cfg.StallTimeout,
+		Linger:        d.cfg.LingerTimeout,
+	})
 	if err != nil {
 		bound.Close()
 		return &Error{Op: "Initialize", Code: ErrSocketCreate, Err: err}
 	}
 	succeeds()
 	d.socket, d.bound = socket, bound
-	if d.security != nil {
-		d.security.start(d.cfg.HandshakeWorkers)
-	}
 	d.links.Store(&links)
 	return nil
 }
 
 func bindCode(err error) ResultCode {
-	var option *loop.SockOptError
+	var option *tcp.SockOptError
 	var call *os.SyscallError
 	switch {
 	case errors.As(err, &option):
@@ -157,7 +163,7 @@ func bindCode(err error) ResultCode {
 }
 
 // transport is nil before Initialize.
-func (d *core) transport() transport {
+func (d *core) transport() link.Transport {
 	if t := d.links.Load(); t != nil {
 		return *t
 	}
@@ -320,7 +326,8 @@ func (d *core) Stats() Stats {
 		s.SendsRejected += d.stripes[i].sendsRejected.Load()
 	}
 	if t := d.transport(); t != nil {
-		s.BytesReceived, s.BytesSent, s.ReadsPaused = t.bytes()
+		n := t.Stats()
+		s.BytesReceived, s.BytesSent, s.ReadsPaused = n.BytesReceived, n.BytesSent, n.ReadsPaused
 	}
 	return s
 }

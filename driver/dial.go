@@ -65,7 +65,7 @@ func (d *core) ConnectTo(addr netip.AddrPort) error {
 
 // connect dials; the outcome is an event.
 func (d *core) connect(ctx context.Context, c *conn, addr netip.AddrPort) {
-	nc, err := d.transport().dial(ctx, addr)
+	nc, err := d.transport().Dial(ctx, addr)
 	if cause := context.Cause(ctx); cause != nil {
 		if err == nil {
 			nc.Close()

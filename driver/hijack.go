@@ -9,7 +9,8 @@ import (
 	"sync"
 	"time"
 
-	"gridstream/loop"
+	"gridstream/loop/link"
+	"gridstream/loop/tcp"
 )
 
 // Adopt implements Driver.
@@ -20,7 +21,7 @@ func (d *core) Adopt(nc net.Conn) (Conn, error) {
 		}
 		return nil, &Error{Op: "Adopt", Code: ErrSocketAccept, Err: cause}
 	}
-	if err := d.ready("Adopt", ErrSocketAccept, loop.AddrPort(nil)); err != nil {
+	if err := d.ready("Adopt", ErrSocketAccept, tcp.AddrPort(nil)); err != nil {
 		if nc != nil {
 			nc.Close()
 		}
@@ -61,7 +62,7 @@ func (c *conn) Hijack() (net.Conn, error) {
 		return fail(ErrHandshaking)
 	}
 	nc, queued, err := c.link.Detach(ErrHijacked)
-	if errors.Is(err, loop.ErrClosed) || errors.Is(err, loop.ErrEngineClosed) {
+	if errors.Is(err, link.ErrClosed) || errors.Is(err, link.ErrTransportClosed) {
 		err = ErrConnClosed
 	}
 	if err != nil {
@@ -75,22 +76,22 @@ func (c *conn) Hijack() (net.Conn, error) {
 		}
 		_ = nc.SetWriteDeadline(time.Time{})
 	}
-	unread := unread{bytes: c.takeUnread()}
-	if c.secure != nil {
+	if c.secure != nil && c.secure.session != nil {
 		tc, err := c.secure.session.Detach(nc)
-		switch {
-		case err != nil:
+		if err != nil {
 			nc.Close()
 			return fail(err)
-		case unread.bytes == nil:
-			return tc, nil
 		}
-		return &hijackedTLSConn{Conn: tc, unread: &unread}, nil
+		nc = tc
 	}
-	if unread.bytes == nil {
+	b := c.takeUnread()
+	if b == nil {
 		return nc, nil
 	}
-	return &hijackedConn{TCPConn: nc, unread: &unread}, nil
+	if tc, secure := nc.(*tls.Conn); secure {
+		return &hijackedTLSConn{Conn: tc, unread: &unread{bytes: b}}, nil
+	}
+	return &hijackedConn{TCPConn: nc.(*net.TCPConn), unread: &unread{bytes: b}}, nil
 }
 
 // unread is what was read from a connection before it was hijacked: it comes first.

@@ -6,7 +6,7 @@ import (
 	"net"
 	"net/netip"
 
-	"gridstream/loop"
+	"gridstream/loop/tcp"
 )
 
 // StartListen implements Driver.
@@ -55,8 +55,8 @@ func (d *core) mayListenLocked(op string) error {
 }
 
 func (d *core) acceptLocked(ln net.Listener) {
-	d.listening = loop.AddrPort(ln.Addr())
-	d.acceptor = loop.Accept(loop.AcceptorConfig{
+	d.listening = tcp.AddrPort(ln.Addr())
+	d.acceptor = tcp.Accept(tcp.AcceptorConfig{
 		Listener: ln,
 		Slots:    d.slots,
 		Logger:   d.cfg.Logger,
@@ -64,7 +64,7 @@ func (d *core) acceptLocked(ln net.Listener) {
 		Failed:   func(error) { d.counters.acceptErrors.Add(1) },
 	})
 	d.tasks.Add(1)
-	go func(a *loop.Acceptor) {
+	go func(a *tcp.Acceptor) {
 		defer d.tasks.Done()
 		a.Wait()
 	}(d.acceptor)

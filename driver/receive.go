@@ -4,18 +4,18 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/valyala/bytebufferpool"
+	"gridstream/loop/link"
 
-	"gridstream/loop"
+	"github.com/valyala/bytebufferpool"
 )
 
-// OnData implements loop.Handler.
+// OnData implements link.Handler.
 func (c *conn) OnData(b []byte) {
 	if c.limiter != nil && !c.limiter.bytes.take(len(b)) {
 		c.abort(ErrRateLimited)
 		return
 	}
-	if c.secure != nil {
+	if c.secure != nil && c.secure.session != nil {
 		c.decrypt(b)
 		return
 	}
@@ -24,7 +24,7 @@ func (c *conn) OnData(b []byte) {
 
 // takesData reports whether the application still gets packets.
 func (c *conn) takesData() bool {
-	return c.link.State() == loop.Open || c.secure != nil && c.secure.late
+	return c.link.State() == link.Open || c.secure != nil && c.secure.late
 }
 
 // receive takes bytes of the stream of frames.

@@ -8,7 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"gridstream/loop"
+	"gridstream/loop/link"
+	"gridstream/loop/tcp"
 	"gridstream/tlsadapter"
 )
 
@@ -20,7 +21,16 @@ var _ Driver = (*SecureStream)(nil)
 
 // NewSecure makes a driver, as New does.
 func NewSecure(cfg Config) (*SecureStream, error) {
-	d, err := newCore(cfg, newEngineTransport)
+	start, err := onLoops()
+	if err != nil {
+		return nil, err
+	}
+	return NewSecureOn(cfg, start)
+}
+
+// NewSecureOn is to NewSecure as NewOn is to New. Where the connections are link.TLS, they do the handshakes themselves.
+func NewSecureOn(cfg Config, start link.Start) (*SecureStream, error) {
+	d, err := newCore(cfg, start)
 	if err != nil {
 		return nil, err
 	}
@@ -46,7 +56,7 @@ func (s *SecureStream) InitializeSecurity(b Bind, desc SecureDesc) error {
 // ReloadSecurity has new handshakes use desc. Established connections, and handshakes under way, stay as they are. On an
 // error the old one stays in use.
 func (s *SecureStream) ReloadSecurity(desc SecureDesc) error {
-	if err := s.ready("ReloadSecurity", ErrSecureConfig, loop.AddrPort(nil)); err != nil {
+	if err := s.ready("ReloadSecurity", ErrSecureConfig, tcp.AddrPort(nil)); err != nil {
 		return err
 	}
 	configs, err := desc.configs()
@@ -68,8 +78,11 @@ func withOp(op string, err error) error {
 // secure is what a connection has more with TLS.
 type secure struct {
 	// Immutable.
-	session *tlsadapter.Session
 	started time.Time
+
+	// Immutable after OnOpen; nil where the link does TLS itself.
+	session *tlsadapter.Session
+	link    link.Sealing // conn.link
 
 	// Atomic: written by the loop.
 	ready atomic.Bool // established, as far as TLS goes
@@ -88,17 +101,33 @@ const maxHandshakeBuffered = 36 << 10
 
 // beginHandshake is the start of a connection with TLS, on the loop.
 func (c *conn) beginHandshake() {
-	s := c.secure
-	s.session.SetAddrs(net.TCPAddrFromAddrPort(c.LocalAddr()), net.TCPAddrFromAddrPort(c.RemoteAddr()))
-	c.link.Sealed()
+	s, security := c.secure, c.core.security
+	configs := security.configs.Load()
+	own, linkDoesTLS := c.link.(link.TLS)
+	if linkDoesTLS {
+		cfg := configs.client
+		if c.inbound {
+			cfg = configs.server
+		}
+		own.StartTLS(cfg, !c.inbound, c.takeUnread())
+	} else {
+		if c.inbound {
+			s.session = tlsadapter.NewServer(configs.server)
+		} else {
+			s.session = tlsadapter.NewClient(configs.client)
+		}
+		s.session.SetAddrs(net.TCPAddrFromAddrPort(c.LocalAddr()), net.TCPAddrFromAddrPort(c.RemoteAddr()))
+		s.link = c.link.(link.Sealing)
+		s.link.Sealed()
+	}
 	c.link.SetDeadline(c.handshakeLimit())
-	c.core.security.handshakeBegins(c)
+	security.handshakeBegins(c)
 	if c.core.closing.Load() {
 		c.Close(ErrShutdown)
 		return
 	}
-	if s.session.Feed(c.takeUnread()) {
-		c.core.security.submit(c)
+	if !linkDoesTLS && s.session.Feed(c.takeUnread()) {
+		security.submit(c)
 	}
 }
 
@@ -132,12 +161,12 @@ func (c *conn) step() {
 	if errors.Is(err, tlsadapter.ErrAborted) {
 		return
 	}
-	_ = c.link.FlushSealer() // also an alert, where the handshake failed
+	_ = c.secure.link.FlushSealer() // also an alert, where the handshake failed
 	switch {
 	case err != nil:
 		c.link.Close(&given{err})
 	case done:
-		c.link.Wake()
+		c.secure.link.Wake()
 	}
 	c.link.Resume(pauseHandshake)
 }
@@ -145,7 +174,10 @@ func (c *conn) step() {
 // endHandshake establishes the connection, on the loop, once the handshake is done.
 func (c *conn) endHandshake() {
 	s := c.secure
-	if s.ready.Load() || s.session.State() == tlsadapter.StateHandshaking || c.link.State() != loop.Open {
+	if s.ready.Load() || c.link.State() != link.Open {
+		return
+	}
+	if s.session != nil && s.session.State() == tlsadapter.StateHandshaking {
 		return
 	}
 	c.core.security.handshakeEnds(c)
@@ -153,7 +185,9 @@ func (c *conn) endHandshake() {
 	s.ready.Store(true)
 	c.link.Resume(pauseHandshake) // paused between the worker's last step and now
 	c.establish()
-	c.decrypt(nil) // what came behind the handshake
+	if s.session != nil {
+		c.decrypt(nil) // what came behind the handshake
+	}
 }
 
 // endsInHandshake is told that the link ended. A client may be done with its side of the handshake, have sent packets and FIN before a
@@ -162,7 +196,7 @@ func (c *conn) endHandshake() {
 func (c *conn) endsInHandshake(cause error) bool {
 	s := c.secure
 	var call *os.SyscallError
-	if s.ready.Load() || cause != io.EOF && !errors.As(cause, &call) {
+	if s.session == nil || s.ready.Load() || cause != io.EOF && !errors.As(cause, &call) {
 		return false
 	}
 	if c.core.security.deferEnd(c, cause) {
@@ -215,7 +249,7 @@ func (c *conn) decrypt(b []byte) {
 		return
 	}
 	err := s.session.Open(b, c.receive)
-	if s.session.OutputLen() > 0 && errors.Is(c.link.FlushSealer(), loop.ErrFull) {
+	if s.session.OutputLen() > 0 && errors.Is(s.link.FlushSealer(), link.ErrFull) {
 		c.abort(ErrSlowConsumer)
 		return
 	}
@@ -228,7 +262,7 @@ func (c *conn) decrypt(b []byte) {
 	}
 }
 
-// Seal implements loop.Sealer.
+// Seal implements link.Sealer.
 func (c *conn) Seal(dst, plain []byte) ([]byte, error) {
 	var err error
 	if len(plain) > 0 {
@@ -237,7 +271,7 @@ func (c *conn) Seal(dst, plain []byte) ([]byte, error) {
 	return c.secure.session.TakeOutput(dst), err
 }
 
-// SealEnd implements loop.Sealer: close_notify, where there is a session to close.
+// SealEnd implements link.Sealer: close_notify, where there is a session to close.
 func (c *conn) SealEnd(dst []byte) ([]byte, error) {
 	err := c.secure.session.CloseNotify()
 	return c.secure.session.TakeOutput(dst), err
@@ -247,7 +281,7 @@ func (c *conn) SealEnd(dst []byte) ([]byte, error) {
 // close_notify may be an attacker's.
 func (c *conn) endSession(reason error) error {
 	c.core.security.handshakeEnds(c)
-	if reason == ErrHijacked {
+	if reason == ErrHijacked || c.secure.session == nil {
 		return reason
 	}
 	if reason == ErrPeerClosed {

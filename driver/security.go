@@ -4,9 +4,6 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
-
-	"gridstream/tlsadapter"
 )
 
 // security is what a SecureStream has more than a Stream: the configurations, and the workers that do the handshakes' steps. A slow
@@ -23,6 +20,7 @@ type security struct {
 	mu          sync.Mutex
 	work        sync.Cond // jobs or stopped changed
 	jobs        []*conn   // in order; each at most once, so that MaxConnections bounds them
+	started     bool      // the workers are there
 	stopped     bool
 	handshaking map[*conn]struct{}
 }
@@ -31,25 +29,6 @@ func newSecurity(d *core) *security {
 	s := &security{core: d, handshaking: make(map[*conn]struct{})}
 	s.work.L = &s.mu
 	return s
-}
-
-// newSecure makes the session of a connection, with the configuration of now.
-func (s *security) newSecure(inbound bool) *secure {
-	configs := s.configs.Load()
-	sec := &secure{started: time.Now()}
-	if inbound {
-		sec.session = tlsadapter.NewServer(configs.server)
-	} else {
-		sec.session = tlsadapter.NewClient(configs.client)
-	}
-	return sec
-}
-
-// start starts the workers.
-func (s *security) start(workers int) {
-	for range workers {
-		s.workers.Go(s.run)
-	}
 }
 
 // stop ends the workers. Every link has ended: what is left are those whose end waits for a step.
@@ -70,6 +49,12 @@ func (s *security) stop() {
 // submit has a worker do a step of c's handshake. Any goroutine.
 func (s *security) submit(c *conn) {
 	s.mu.Lock()
+	if !s.started {
+		s.started = true
+		for range s.core.cfg.HandshakeWorkers {
+			s.workers.Go(s.run)
+		}
+	}
 	c.secure.steps++
 	s.jobs = append(s.jobs, c)
 	s.mu.Unlock()

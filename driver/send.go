@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 
-	"gridstream/loop"
+	"gridstream/loop/link"
 )
 
 func (c *conn) Send(packet []byte) error {
@@ -44,7 +44,7 @@ func (c *conn) sendFrame(frame []byte) bool {
 		c.core.stripe(c).packetsSent.Add(1)
 		return true
 	}
-	if errors.Is(err, loop.ErrFull) {
+	if errors.Is(err, link.ErrFull) {
 		c.core.stripe(c).sendsRejected.Add(1)
 		if c.core.cfg.SlowConsumer == DisconnectSlow {
 			c.abort(ErrSlowConsumer)
@@ -55,7 +55,7 @@ func (c *conn) sendFrame(frame []byte) bool {
 
 func (c *conn) sendError(err error) error {
 	cause := ErrConnClosed
-	if errors.Is(err, loop.ErrFull) {
+	if errors.Is(err, link.ErrFull) {
 		cause = ErrOutboundFull
 		c.core.stripe(c).sendsRejected.Add(1)
 	}
@@ -97,7 +97,7 @@ func (c *conn) whenDrained() <-chan struct{} {
 	return m.drained
 }
 
-// OnDrained implements loop.Handler.
+// OnDrained implements link.Handler.
 func (c *conn) OnDrained() {
 	c.mu.Lock()
 	defer c.mu.Unlock()

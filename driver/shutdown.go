@@ -62,7 +62,7 @@ func (d *core) Close() error {
 
 	defer close(closed)
 	if t := d.transport(); t != nil {
-		t.close()
+		t.Close()
 	}
 	d.tasks.Wait()
 	if d.security != nil {

@@ -4,14 +4,16 @@ import (
 	"math"
 	"os"
 	"syscall"
+
+	"gridstream/loop/link"
 )
 
 func (c *Conn) beginLingerLocked() {
 	now := c.loop.engine.clock.now()
 	c.progress = int64(now)
-	c.limit = int64(now + lingerMost*c.loop.engine.cfg.Linger)
+	c.limit = int64(now + link.LingerMost*c.loop.engine.cfg.Linger)
 	c.unacked = math.MaxInt32
-	c.loop.schedule(c, now, c.loop.engine.cfg.Linger/progressChecks)
+	c.loop.schedule(c, now, c.loop.engine.cfg.Linger/link.ProgressChecks)
 }
 
 // shutdownWriteLocked sends FIN: Draining is over.
@@ -24,14 +26,13 @@ func (c *Conn) shutdownWriteLocked() {
 		c.abortLocked(os.NewSyscallError("shutdown", err))
 		return
 	}
-	c.state.Store(uint32(Lingering))
+	c.state.Store(uint32(link.Lingering))
 }
 
-// Close writes what is queued, sends FIN, waits for the peer's and closes; for at most the linger limit. Input is dropped from now
-// on. It reports whether reason is the one that counts: the first is.
+// Close implements link.Link.
 func (c *Conn) Close(reason error) bool {
 	c.mu.Lock()
-	if c.State() != Open {
+	if c.State() != link.Open {
 		c.mu.Unlock()
 		return false
 	}
@@ -40,7 +41,7 @@ func (c *Conn) Close(reason error) bool {
 		return c.Abort(reason)
 	}
 	first := c.setReasonLocked(reason)
-	c.state.Store(uint32(Draining))
+	c.state.Store(uint32(link.Draining))
 	c.beginLingerLocked()
 	var done after
 	push := false
@@ -49,7 +50,7 @@ func (c *Conn) Close(reason error) bool {
 	} else {
 		push = c.scheduleLocked()
 	}
-	c.resumeLocked(^Pause(0))
+	c.resumeLocked(^link.Pause(0))
 	c.mu.Unlock()
 	done.run(c)
 	if push {
@@ -58,10 +59,10 @@ func (c *Conn) Close(reason error) bool {
 	return first
 }
 
-// Abort closes at once, and drops what is queued. It reports as Close does.
+// Abort implements link.Link.
 func (c *Conn) Abort(reason error) bool {
 	c.mu.Lock()
-	first := c.State() != Closed && c.reason == nil
+	first := c.State() != link.Closed && c.reason == nil
 	c.abortLocked(reason)
 	done := after{finish: c.finishableLocked()}
 	c.mu.Unlock()
@@ -72,12 +73,12 @@ func (c *Conn) Abort(reason error) bool {
 // abortLocked makes the connection Closed. The descriptor goes the way that it has to: gnet's on the loop, our own here.
 // The caller goes on with finishableLocked.
 func (c *Conn) abortLocked(reason error) {
-	if c.State() == Closed {
+	if c.State() == link.Closed {
 		return
 	}
 	c.sealEndLocked()
 	c.setReasonLocked(reason)
-	c.state.Store(uint32(Closed))
+	c.state.Store(uint32(link.Closed))
 	c.dropQueueLocked()
 	c.unwatchLocked()
 	c.starved = false
@@ -110,7 +111,7 @@ func (c *Conn) setReasonLocked(reason error) (first bool) {
 
 // finishableLocked reports, once, that OnClose is due.
 func (c *Conn) finishableLocked() bool {
-	if c.State() != Closed || c.finished || c.gc != nil || c.attaching {
+	if c.State() != link.Closed || c.finished || c.gc != nil || c.attaching {
 		return false
 	}
 	c.finished = true

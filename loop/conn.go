@@ -5,41 +5,13 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"gridstream/loop/link"
+
 	"github.com/panjf2000/gnet/v2"
 	"github.com/valyala/bytebufferpool"
 )
 
-// State is the life of a connection.
-//
-//	New ──▶ Open ──▶ Draining ──▶ Lingering ──▶ Closed
-//	  └───────┴───────────┴──────────────────────▲
-type State uint32
-
-const (
-	// New: being registered. To Open on the loop, or to Closed where that fails.
-	New State = iota
-	// Open: reading and writing. To Draining with Close, or with the peer's FIN while bytes are queued; to Closed
-	// with Abort, Detach, the peer's FIN, or an error.
-	Open
-	// Draining: what is queued is still written, input is dropped. To Lingering when the queue is empty, to Closed
-	// when it is and the peer's FIN was seen, or with Abort, an error or the linger limit.
-	Draining
-	// Lingering: FIN sent; input is dropped, so that the kernel has no reason to answer it with a reset, which would destroy what
-	// the peer has not read yet. To Closed with the peer's FIN, an error or the linger limit.
-	Lingering
-	// Closed: nothing more is read or written. Final; OnClose follows on the loop.
-	Closed
-)
-
-func (s State) String() string {
-	return [...]string{"New", "Open", "Draining", "Lingering", "Closed"}[s]
-}
-
-// Pause is a reason for not reading; a connection reads while there is none.
-type Pause uint8
-
-// Conn is one TCP connection on a loop. The zero value is for Engine.Attach. Its methods may be called from any
-// goroutine, do not block, and do nothing after it closed: it never acts on a descriptor that is no longer its own.
+// Conn is one TCP connection on a loop.
 //
 // The descriptor is in one of three places. Attached: gnet reads from it and will close it. Parked, while reading is
 // paused: a duplicate that is ours, which nobody reads from. Gone. It moves under mu, on the loop; who holds mu may
@@ -47,7 +19,7 @@ type Pause uint8
 type Conn struct {
 	// Immutable after OnOpen.
 	loop   *Loop
-	h      Handler
+	h      link.Handler
 	local  *netip.AddrPort // shared: a server's connections have few
 	remote netip.AddrPort
 
@@ -73,7 +45,7 @@ type Conn struct {
 	reason    error                      // the first one
 	progress  int64                      // when bytes last left, or began to wait; on the engine's clock
 	limit     int64                      // on the engine's clock. Open: of SetDeadline, 0 for none; then: the latest end
-	pauses    Pause
+	pauses    link.Pause
 	dirty     bool  // in the flusher's list
 	watched   bool  // the flusher's poller tells when fd is writable
 	starved   bool  // a Write found the queue full, and OnDrained was not called since
@@ -94,28 +66,30 @@ type Conn struct {
 	prev, next *Conn
 }
 
-// LocalAddr is this side.
+var _ link.Sealing = (*Conn)(nil)
+
+// LocalAddr implements link.Link.
 func (c *Conn) LocalAddr() netip.AddrPort { return *c.local }
 
-// RemoteAddr is the peer.
+// RemoteAddr implements link.Link.
 func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
 
-// State is where in its life the connection is.
-func (c *Conn) State() State { return State(c.state.Load()) }
+// State implements link.Link.
+func (c *Conn) State() link.State { return link.State(c.state.Load()) }
 
-// Received counts the bytes read.
+// Received implements link.Link.
 func (c *Conn) Received() uint64 { return c.received.Load() }
 
-// Sent counts the bytes that the kernel took.
+// Sent implements link.Link.
 func (c *Conn) Sent() uint64 { return c.sent.Load() }
 
-// Wake has the loop call OnWake. Wakes that were not answered yet may become one.
+// Wake implements link.Sealing.
 func (c *Conn) Wake() {
 	c.loop.execute(func() { c.wakeOnLoop() })
 }
 
 func (c *Conn) wakeOnLoop() {
-	if c.State() == Closed {
+	if c.State() == link.Closed {
 		return
 	}
 	c.corked.Store(true)
@@ -145,9 +119,9 @@ func (c *Conn) settleOnLoopLocked() gnet.Conn {
 	switch {
 	case c.gc == nil:
 		return nil
-	case c.State() == Closed:
+	case c.State() == link.Closed:
 		return c.gc
-	case c.pauses != 0 && c.State() == Open:
+	case c.pauses != 0 && c.State() == link.Open:
 		return c.parkOnLoopLocked()
 	}
 	return nil

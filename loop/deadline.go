@@ -2,13 +2,16 @@ package loop
 
 import (
 	"time"
+
+	"gridstream/loop/link"
+	"gridstream/loop/tcp"
 )
 
-// SetDeadline has an open connection get OnDeadline d from now; 0 takes it back.
+// SetDeadline implements link.Link.
 func (c *Conn) SetDeadline(d time.Duration) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.State() != Open || c.broken {
+	if c.State() != link.Open || c.broken {
 		return
 	}
 	if d <= 0 {
@@ -34,8 +37,8 @@ func (c *Conn) onTimer(now time.Duration) (again time.Duration) {
 		c.flushLocked()
 	}
 	switch state := c.State(); {
-	case state == Draining || state == Lingering || c.broken && state == Open:
-		if n := unacked(int(c.fd)); n < c.unacked { // the peer takes what the kernel has
+	case state == link.Draining || state == link.Lingering || c.broken && state == link.Open:
+		if n := tcp.Unacked(int(c.fd)); n < c.unacked { // the peer takes what the kernel has
 			c.unacked, c.progress = n, int64(now)
 		}
 		end := min(time.Duration(c.progress)+cfg.Linger, time.Duration(c.limit))
@@ -44,23 +47,23 @@ func (c *Conn) onTimer(now time.Duration) (again time.Duration) {
 			// Paused: the application has not read what is left.
 			consider(cfg.Linger)
 		case now >= end:
-			c.abortLocked(ErrLinger)
+			c.abortLocked(link.ErrLinger)
 		default:
-			consider(min(end-now, cfg.Linger/progressChecks))
+			consider(min(end-now, cfg.Linger/link.ProgressChecks))
 		}
-	case state == Open:
+	case state == link.Open:
 		if cfg.Stall > 0 && c.watched {
 			if end := time.Duration(c.progress) + cfg.Stall; now >= end {
-				c.abortLocked(ErrStall)
+				c.abortLocked(link.ErrStall)
 			} else {
-				consider(min(end-now, cfg.Stall/progressChecks))
+				consider(min(end-now, cfg.Stall/link.ProgressChecks))
 			}
 		}
 		if cfg.Idle > 0 {
 			if c.pauses != 0 || c.gc == nil {
 				consider(cfg.Idle)
 			} else if end := time.Duration(c.lastRead.Load()) + cfg.Idle; now >= end {
-				c.abortLocked(ErrIdle)
+				c.abortLocked(link.ErrIdle)
 			} else {
 				consider(end - now)
 			}
@@ -75,7 +78,7 @@ func (c *Conn) onTimer(now time.Duration) (again time.Duration) {
 		}
 	}
 	done := c.afterFlushLocked()
-	if c.State() == Closed {
+	if c.State() == link.Closed {
 		again = 0
 	}
 	c.mu.Unlock()

@@ -4,17 +4,17 @@ import (
 	"net"
 	"time"
 
+	"gridstream/loop/link"
+
 	"github.com/panjf2000/gnet/v2"
 )
 
-// Detach takes an open connection out of the engine: its descriptor as a net.Conn, and the bytes that were queued
-// and are still to be written. The connection ends with reason. It blocks until the loop got to it, and
-// must not be called on a loop.
-func (c *Conn) Detach(reason error) (*net.TCPConn, []byte, error) {
+// Detach implements link.Link.
+func (c *Conn) Detach(reason error) (net.Conn, []byte, error) {
 	for {
 		answer := make(chan detached, 1)
 		if !c.loop.execute(func() { answer <- c.detachOnLoop(reason) }) {
-			return nil, nil, ErrEngineClosed
+			return nil, nil, link.ErrTransportClosed
 		}
 		var d detached
 		select {
@@ -23,7 +23,7 @@ func (c *Conn) Detach(reason error) (*net.TCPConn, []byte, error) {
 			select {
 			case d = <-answer:
 			default:
-				return nil, nil, ErrEngineClosed
+				return nil, nil, link.ErrTransportClosed
 			}
 		}
 		if d.again {
@@ -35,7 +35,10 @@ func (c *Conn) Detach(reason error) (*net.TCPConn, []byte, error) {
 			return nil, nil, d.err
 		}
 		nc, err := c.loop.engine.fileConn(d.fd)
-		return nc, d.queued, err
+		if err != nil {
+			return nil, nil, err
+		}
+		return nc, d.queued, nil
 	}
 }
 
@@ -48,9 +51,9 @@ type detached struct {
 
 func (c *Conn) detachOnLoop(reason error) (d detached) {
 	c.mu.Lock()
-	if c.State() != Open || c.broken {
+	if c.State() != link.Open || c.broken {
 		c.mu.Unlock()
-		return detached{err: ErrClosed}
+		return detached{err: link.ErrClosed}
 	}
 	if c.attaching {
 		c.mu.Unlock()
@@ -78,7 +81,7 @@ func (c *Conn) detachOnLoop(reason error) (d detached) {
 	c.dropQueueLocked()
 	c.fd = -1
 	c.setReasonLocked(reason)
-	c.state.Store(uint32(Closed))
+	c.state.Store(uint32(link.Closed))
 	c.finished = true
 	c.mu.Unlock()
 	c.loop.closeOnLoop(leaving)

@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"context"
 	"net"
 	"net/netip"
 	"os"
@@ -8,12 +9,15 @@ import (
 	"sync/atomic"
 	"syscall"
 	"time"
+
+	"gridstream/loop/link"
+	"gridstream/loop/tcp"
 )
 
 // Engine is a set of event loops. Its methods may be called from any goroutine.
 type Engine struct {
 	// Immutable.
-	cfg   Config
+	cfg   link.Config
 	loops []*Loop
 	clock *clock
 	ended chan struct{} // closed when the loops have ended
@@ -32,8 +36,22 @@ type Engine struct {
 	closeOnce sync.Once
 }
 
+var (
+	_ link.Transport = (*Engine)(nil)
+	_ link.Start     = Start
+)
+
+// Start is NewEngine as a link.Start.
+func Start(cfg link.Config) (link.Transport, error) {
+	e, err := NewEngine(cfg)
+	if err != nil {
+		return nil, err
+	}
+	return e, nil
+}
+
 // NewEngine starts the loops.
-func NewEngine(cfg Config) (*Engine, error) {
+func NewEngine(cfg link.Config) (*Engine, error) {
 	e := &Engine{cfg: cfg, ended: make(chan struct{}), running: true}
 	e.clock = newClock(e)
 	e.spare.open()
@@ -54,26 +72,31 @@ func NewEngine(cfg Config) (*Engine, error) {
 	return e, nil
 }
 
-// Attach registers nc with the loop that has the fewest connections; c gets its events from h. It owns nc from then on, also when
-// it fails; then h is not called. It blocks until OnOpen returned, and must not be called on a loop.
-func (e *Engine) Attach(nc *net.TCPConn, c *Conn, h Handler) error {
+// Dial implements link.Transport.
+func (e *Engine) Dial(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
+	return e.cfg.Socket.Dial(ctx, addr)
+}
+
+// Attach implements link.Transport: nc goes to the loop that has the fewest connections.
+func (e *Engine) Attach(nc *net.TCPConn, h link.Handler, set func(link.Link)) error {
 	if nc.LocalAddr() == nil || nc.RemoteAddr() == nil {
 		nc.Close()
 		return os.NewSyscallError("getpeername", syscall.ENOTCONN)
 	}
 	l := e.leastLoaded()
 	l.load.Add(1)
-	c.loop, c.h, c.fd, c.attaching = l, h, -1, true
-	c.local, c.remote = e.shareLocal(AddrPort(nc.LocalAddr())), AddrPort(nc.RemoteAddr())
+	c := &Conn{loop: l, h: h, fd: -1, attaching: true}
+	c.local, c.remote = e.shareLocal(tcp.AddrPort(nc.LocalAddr())), tcp.AddrPort(nc.RemoteAddr())
+	set(c)
 	err := l.enroll(nc, c)
-	if c.State() != New {
+	if c.State() != link.New {
 		return nil // OnOpen was called, whatever came then
 	}
 	if err == nil {
 		err = ErrNotRegistered
 	}
 	l.load.Add(-1)
-	c.state.Store(uint32(Closed))
+	c.state.Store(uint32(link.Closed))
 	return err
 }
 
@@ -85,16 +108,6 @@ func (e *Engine) shareLocal(a netip.AddrPort) *netip.AddrPort {
 		e.lastLocal.Store(last)
 	}
 	return last
-}
-
-// AddrPort is a TCP address without the IPv6 form of an IPv4 address.
-func AddrPort(a net.Addr) netip.AddrPort {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := t.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 func (e *Engine) leastLoaded() *Loop {
@@ -117,8 +130,8 @@ func (e *Engine) whileRunning(f func()) bool {
 	return e.running
 }
 
-// Stats is a snapshot of the counters.
-func (e *Engine) Stats() (s Stats) {
+// Stats implements link.Transport.
+func (e *Engine) Stats() (s link.Stats) {
 	for _, l := range e.loops {
 		s.BytesReceived += l.received.Load()
 		s.BytesSent += l.sent.Load()
@@ -127,8 +140,7 @@ func (e *Engine) Stats() (s Stats) {
 	return s
 }
 
-// Close ends every connection at once, with ErrEngineClosed where there is no other reason, and every goroutine. All OnClose calls have
-// returned when it does. Idempotent. It must not be called on a loop.
+// Close implements link.Transport.
 func (e *Engine) Close() {
 	e.closeOnce.Do(func() {
 		e.enrolling.close()

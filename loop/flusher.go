@@ -6,6 +6,8 @@ import (
 	"sync/atomic"
 	"syscall"
 
+	"gridstream/loop/link"
+
 	errorx "github.com/panjf2000/gnet/v2/pkg/errors"
 	"github.com/panjf2000/gnet/v2/pkg/netpoll"
 	"github.com/panjf2000/gnet/v2/pkg/queue"
@@ -116,7 +118,7 @@ func (f *flusher) watch(fd int, c *Conn) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.unusable {
-		return ErrEngineClosed
+		return link.ErrTransportClosed
 	}
 	f.watched[fd] = c
 	if err := f.poller.AddWrite(&netpoll.PollAttachment{FD: fd}, true); err != nil {

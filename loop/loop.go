@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"gridstream/loop/link"
+
 	"github.com/panjf2000/gnet/v2"
 )
 
@@ -80,7 +82,7 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	c.mu.Lock()
 	c.attaching = false
 	c.reopened = true
-	if c.State() != New {
+	if c.State() != link.New {
 		c.reattachOnLoopLocked(gc)
 		done := c.afterFlushLocked()
 		leaving := c.settleOnLoopLocked()
@@ -93,7 +95,7 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	now := l.engine.clock.now()
 	c.lastRead.Store(int64(now))
 	c.corked.Store(true)
-	c.state.Store(uint32(Open))
+	c.state.Store(uint32(link.Open))
 	l.link(c)
 	c.mu.Unlock()
 	if idle := l.engine.cfg.Idle; idle > 0 {
@@ -112,7 +114,7 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 		c.lastRead.Store(int64(h.loop.engine.clock.coarse()))
 	}
 	c.corked.Store(true)
-	if c.State() == Open {
+	if c.State() == link.Open {
 		c.deliver(b)
 	}
 	return actionOf(c.uncorkOnLoop())
@@ -136,7 +138,7 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	c.unwatchLocked()
 	c.gc = nil
 	eof := errors.Is(err, io.EOF)
-	if eof && !c.idleLocked() && (c.State() == Open || c.State() == Draining) {
+	if eof && !c.idleLocked() && (c.State() == link.Open || c.State() == link.Draining) {
 		if fd, dupErr := l.engine.spare.dup(int(c.fd)); dupErr == nil {
 			l.drainAfterEOFLocked(c, fd)
 			done := c.afterFlushLocked()
@@ -152,8 +154,8 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	case err != nil:
 		c.setReasonLocked(err)
 	}
-	c.setReasonLocked(ErrEngineClosed)
-	c.state.Store(uint32(Closed))
+	c.setReasonLocked(link.ErrTransportClosed)
+	c.state.Store(uint32(link.Closed))
 	c.dropQueueLocked()
 	c.finished = true
 	c.mu.Unlock()
@@ -165,9 +167,9 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 func (l *Loop) drainAfterEOFLocked(c *Conn, fd int) {
 	c.fd = int32(fd)
 	c.eof = true
-	if c.State() == Open {
+	if c.State() == link.Open {
 		c.setReasonLocked(io.EOF)
-		c.state.Store(uint32(Draining))
+		c.state.Store(uint32(link.Draining))
 		c.beginLingerLocked()
 	}
 	c.flushLocked()
@@ -265,7 +267,7 @@ func (l *Loop) schedule(c *Conn, now, d time.Duration) {
 func (l *Loop) enroll(nc *net.TCPConn, c *Conn) error {
 	if !l.engine.enrolling.enter() {
 		nc.Close()
-		return ErrEngineClosed
+		return link.ErrTransportClosed
 	}
 	defer l.engine.enrolling.leave()
 	ownZone(nc.LocalAddr())
@@ -289,7 +291,7 @@ func (l *Loop) stop() {
 	// The loop is gone: what it was still asked to do is done here.
 	for _, c := range l.conns() {
 		c.mu.Lock()
-		c.abortLocked(ErrEngineClosed)
+		c.abortLocked(link.ErrTransportClosed)
 		c.closeFDLocked()
 		c.finished = true
 		c.mu.Unlock()

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/goleak"
 
 	"gridstream/loop"
+	"gridstream/loop/link"
 )
 
 func TestMain(m *testing.M) {
@@ -33,7 +34,7 @@ func eventually(t testing.TB, what string, condition func() bool) {
 	}
 }
 
-func newEngine(t testing.TB, cfg loop.Config) *loop.Engine {
+func newEngine(t testing.TB, cfg link.Config) *loop.Engine {
 	t.Helper()
 	if cfg.Loops == 0 {
 		cfg.Loops = 2
@@ -55,7 +56,7 @@ func newEngine(t testing.TB, cfg loop.Config) *loop.Engine {
 
 // end is a connection and what its handler was told.
 type end struct {
-	loop.Conn
+	link.Sealing
 	onData func(e *end, b []byte)
 
 	mu       sync.Mutex
@@ -84,10 +85,12 @@ func (e *end) OnData(b []byte) {
 	defer e.mu.Unlock()
 	e.received = append(e.received, b...)
 }
+func (e *end) set(l link.Link) { e.Sealing = l.(link.Sealing) }
+
 func (e *end) OnWake()                  { e.count(&e.wakes) }
 func (e *end) OnDrained()               { e.count(&e.drained) }
 func (e *end) OnDeadline()              { e.count(&e.deadline) }
-func (e *end) OnPanic(*loop.PanicError) { e.count(&e.panics) }
+func (e *end) OnPanic(*link.PanicError) { e.count(&e.panics) }
 func (e *end) OnClose(reason error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -127,14 +130,14 @@ func pair(t testing.TB, e *loop.Engine, onData func(*end, []byte)) (*end, *net.T
 	nc, err := ln.Accept()
 	require.NoError(t, err)
 	c := &end{onData: onData}
-	require.NoError(t, e.Attach(nc.(*net.TCPConn), &c.Conn, c))
+	require.NoError(t, e.Attach(nc.(*net.TCPConn), c, c.set))
 	require.Equal(t, 1, c.snapshot().opens)
-	require.Equal(t, loop.Open, c.State())
+	require.Equal(t, link.Open, c.State())
 	return c, peer.(*net.TCPConn)
 }
 
 func TestConnReadsAndWrites(t *testing.T) {
-	c, peer := pair(t, newEngine(t, loop.Config{}), nil)
+	c, peer := pair(t, newEngine(t, link.Config{}), nil)
 	_, err := peer.Write([]byte("to the loop"))
 	require.NoError(t, err)
 	eventually(t, "the bytes", func() bool { return string(c.snapshot().received) == "to the loop" })
@@ -148,12 +151,12 @@ func TestConnReadsAndWrites(t *testing.T) {
 }
 
 func TestConnWriteIsBoundedAndTellsWhenDrained(t *testing.T) {
-	c, peer := pair(t, newEngine(t, loop.Config{OutboundLimit: 10000}), nil)
+	c, peer := pair(t, newEngine(t, link.Config{OutboundLimit: 10000}), nil)
 	// More than the kernel takes while nobody reads: the queue, empty before, is over its limit for good.
 	const first = 32 << 20
 	require.NoError(t, c.Write(nil, make([]byte, first), first))
 	for range 10 {
-		require.ErrorIs(t, c.Write(nil, []byte("x"), 1), loop.ErrFull)
+		require.ErrorIs(t, c.Write(nil, []byte("x"), 1), link.ErrFull)
 	}
 	require.Greater(t, c.Buffered(), 10000)
 	require.Zero(t, c.snapshot().drained)
@@ -166,7 +169,7 @@ func TestConnWriteIsBoundedAndTellsWhenDrained(t *testing.T) {
 }
 
 func TestEmptyQueueTakesOneWriteOfAnySize(t *testing.T) {
-	c, peer := pair(t, newEngine(t, loop.Config{OutboundLimit: 10}), nil)
+	c, peer := pair(t, newEngine(t, link.Config{OutboundLimit: 10}), nil)
 	require.NoError(t, c.Write(nil, make([]byte, 1<<20), 1<<20))
 	n, err := io.ReadFull(peer, make([]byte, 1<<20))
 	require.NoError(t, err)
@@ -174,9 +177,9 @@ func TestEmptyQueueTakesOneWriteOfAnySize(t *testing.T) {
 }
 
 func TestPausedConnReadsNothingAndLosesNothing(t *testing.T) {
-	e := newEngine(t, loop.Config{})
+	e := newEngine(t, link.Config{})
 	c, peer := pair(t, e, nil)
-	const a, b = loop.Pause(1), loop.Pause(2)
+	const a, b = link.Pause(1), link.Pause(2)
 	for range 20 {
 		before := c.size()
 		c.Pause(a)
@@ -198,12 +201,12 @@ func TestPausedConnReadsNothingAndLosesNothing(t *testing.T) {
 		require.NoError(t, <-wrote)
 		eventually(t, "every byte", func() bool { return c.size() == before+1<<20 })
 	}
-	require.Equal(t, loop.Open, c.State())
+	require.Equal(t, link.Open, c.State())
 	require.Zero(t, c.snapshot().closes)
 }
 
 func TestPauseInsideACallbackStopsAtOnce(t *testing.T) {
-	c, peer := pair(t, newEngine(t, loop.Config{}), func(c *end, _ []byte) { c.Pause(1) })
+	c, peer := pair(t, newEngine(t, link.Config{}), func(c *end, _ []byte) { c.Pause(1) })
 	_, err := peer.Write([]byte("a"))
 	require.NoError(t, err)
 	eventually(t, "the first byte", func() bool { return c.size() == 1 })
@@ -217,7 +220,7 @@ func TestPauseInsideACallbackStopsAtOnce(t *testing.T) {
 }
 
 func TestResetWhileParkedStillDeliversWhatCameBefore(t *testing.T) {
-	c, peer := pair(t, newEngine(t, loop.Config{}), func(c *end, _ []byte) { c.Pause(1) })
+	c, peer := pair(t, newEngine(t, link.Config{}), func(c *end, _ []byte) { c.Pause(1) })
 	_, err := peer.Write([]byte("a"))
 	require.NoError(t, err)
 	eventually(t, "the first byte", func() bool { return c.size() == 1 })
@@ -231,12 +234,12 @@ func TestResetWhileParkedStillDeliversWhatCameBefore(t *testing.T) {
 }
 
 func TestCloseDeliversWhatIsQueuedAndDropsInput(t *testing.T) {
-	c, peer := pair(t, newEngine(t, loop.Config{OutboundLimit: 16 << 20}), nil)
+	c, peer := pair(t, newEngine(t, link.Config{OutboundLimit: 16 << 20}), nil)
 	payload := make([]byte, 8<<20)
 	require.NoError(t, c.Write(nil, payload, len(payload)))
 	require.True(t, c.Close(io.ErrNoProgress))
 	require.False(t, c.Close(io.ErrClosedPipe))
-	require.ErrorIs(t, c.Write(nil, []byte("x"), 1), loop.ErrClosed)
+	require.ErrorIs(t, c.Write(nil, []byte("x"), 1), link.ErrClosed)
 	_, err := peer.Write([]byte("too late"))
 	require.NoError(t, err)
 	n, err := io.Copy(io.Discard, peer)
@@ -248,7 +251,7 @@ func TestCloseDeliversWhatIsQueuedAndDropsInput(t *testing.T) {
 }
 
 func TestCloseOfAParkedConnReadsUntilFIN(t *testing.T) {
-	c, peer := pair(t, newEngine(t, loop.Config{}), func(c *end, _ []byte) { c.Pause(1) })
+	c, peer := pair(t, newEngine(t, link.Config{}), func(c *end, _ []byte) { c.Pause(1) })
 	_, err := peer.Write([]byte("a"))
 	require.NoError(t, err)
 	eventually(t, "the first byte", func() bool { return c.size() == 1 })
@@ -263,20 +266,20 @@ func TestCloseOfAParkedConnReadsUntilFIN(t *testing.T) {
 }
 
 func TestPeerThatNeverReadsIsClosedAfterTheLingerLimit(t *testing.T) {
-	c, _ := pair(t, newEngine(t, loop.Config{OutboundLimit: 64 << 20, Linger: 200 * time.Millisecond}), nil)
+	c, _ := pair(t, newEngine(t, link.Config{OutboundLimit: 64 << 20, Linger: 200 * time.Millisecond}), nil)
 	require.NoError(t, c.Write(nil, make([]byte, 32<<20), 32<<20))
 	c.Close(io.ErrNoProgress)
 	require.Equal(t, io.ErrNoProgress, c.waitClosed(t))
 }
 
 func TestStallLimit(t *testing.T) {
-	c, _ := pair(t, newEngine(t, loop.Config{OutboundLimit: 64 << 20, Stall: 200 * time.Millisecond}), nil)
+	c, _ := pair(t, newEngine(t, link.Config{OutboundLimit: 64 << 20, Stall: 200 * time.Millisecond}), nil)
 	require.NoError(t, c.Write(nil, make([]byte, 32<<20), 32<<20))
-	require.Equal(t, loop.ErrStall, c.waitClosed(t))
+	require.Equal(t, link.ErrStall, c.waitClosed(t))
 }
 
 func TestIdleLimitCountsFromTheLastRead(t *testing.T) {
-	c, peer := pair(t, newEngine(t, loop.Config{Idle: 300 * time.Millisecond}), nil)
+	c, peer := pair(t, newEngine(t, link.Config{Idle: 300 * time.Millisecond}), nil)
 	start := time.Now()
 	for time.Since(start) < 600*time.Millisecond {
 		_, err := peer.Write([]byte("x"))
@@ -286,28 +289,28 @@ func TestIdleLimitCountsFromTheLastRead(t *testing.T) {
 		time.Sleep(10 * time.Millisecond) // the traffic of a peer that is not idle
 	}
 	require.Zero(t, c.snapshot().closes)
-	require.Equal(t, loop.ErrIdle, c.waitClosed(t))
+	require.Equal(t, link.ErrIdle, c.waitClosed(t))
 }
 
 func TestDeadlineIsToldOnceAndCanBeTakenBack(t *testing.T) {
-	e := newEngine(t, loop.Config{})
+	e := newEngine(t, link.Config{})
 	c, _ := pair(t, e, nil)
 	other, _ := pair(t, e, nil)
 	other.SetDeadline(50 * time.Millisecond)
 	other.SetDeadline(0)
 	c.SetDeadline(100 * time.Millisecond)
 	eventually(t, "OnDeadline", func() bool { return c.snapshot().deadline == 1 })
-	require.Equal(t, loop.Open, c.State())
+	require.Equal(t, link.Open, c.State())
 	require.Zero(t, other.snapshot().deadline)
 }
 
 func TestPanicEndsOnlyItsConnection(t *testing.T) {
-	e := newEngine(t, loop.Config{Loops: 1})
+	e := newEngine(t, link.Config{Loops: 1})
 	bad, badPeer := pair(t, e, func(*end, []byte) { panic("boom") })
 	good, goodPeer := pair(t, e, nil)
 	_, err := badPeer.Write([]byte("x"))
 	require.NoError(t, err)
-	var p *loop.PanicError
+	var p *link.PanicError
 	require.ErrorAs(t, bad.waitClosed(t), &p)
 	require.Equal(t, "boom", p.Value)
 	require.Contains(t, string(p.Stack), "loop_test.go")
@@ -318,7 +321,7 @@ func TestPanicEndsOnlyItsConnection(t *testing.T) {
 }
 
 func TestDetachGivesTheSocketBack(t *testing.T) {
-	c, peer := pair(t, newEngine(t, loop.Config{}), nil)
+	c, peer := pair(t, newEngine(t, link.Config{}), nil)
 	nc, _, err := c.Detach(io.ErrNoProgress)
 	require.NoError(t, err)
 	defer nc.Close()
@@ -330,11 +333,11 @@ func TestDetachGivesTheSocketBack(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "hello", string(b))
 	_, _, err = c.Detach(io.ErrNoProgress)
-	require.ErrorIs(t, err, loop.ErrClosed)
+	require.ErrorIs(t, err, link.ErrClosed)
 }
 
 func TestEngineCloseFinishesEveryConn(t *testing.T) {
-	e := newEngine(t, loop.Config{OutboundLimit: 64 << 20})
+	e := newEngine(t, link.Config{OutboundLimit: 64 << 20})
 	var ends []*end
 	for i := range 40 {
 		c, peer := pair(t, e, nil)
@@ -355,8 +358,8 @@ func TestEngineCloseFinishesEveryConn(t *testing.T) {
 		s := c.snapshot()
 		require.Equal(t, 1, s.closes, i)
 		require.Error(t, s.reason)
-		require.Equal(t, loop.Closed, c.State())
-		require.ErrorIs(t, c.Write(nil, []byte("x"), 1), loop.ErrClosed)
+		require.Equal(t, link.Closed, c.State())
+		require.ErrorIs(t, c.Write(nil, []byte("x"), 1), link.ErrClosed)
 		c.Pause(1)
 		c.Resume(1)
 		c.Wake()
@@ -371,7 +374,7 @@ func TestEngineCloseFinishesEveryConn(t *testing.T) {
 	defer ln.Close()
 	nc, err := net.Dial("tcp", ln.Addr().String())
 	require.NoError(t, err)
-	require.ErrorIs(t, e.Attach(nc.(*net.TCPConn), &c.Conn, c), loop.ErrEngineClosed)
+	require.ErrorIs(t, e.Attach(nc.(*net.TCPConn), c, c.set), link.ErrTransportClosed)
 	require.Zero(t, c.snapshot().opens)
 }
 
@@ -389,7 +392,7 @@ func TestPauseKeepsTheSocketsOptions(t *testing.T) {
 	require.NoError(t, nc.SetKeepAlive(false))
 
 	c := &end{}
-	require.NoError(t, newEngine(t, loop.Config{}).Attach(nc, &c.Conn, c))
+	require.NoError(t, newEngine(t, link.Config{}).Attach(nc, c, c.set))
 	for i := range 3 {
 		c.Pause(1)
 		c.Wake() // answered on the loop after the pause came into effect
@@ -402,7 +405,7 @@ func TestPauseKeepsTheSocketsOptions(t *testing.T) {
 	out, _, err := c.Detach(io.ErrNoProgress)
 	require.NoError(t, err)
 	defer out.Close()
-	rc, err := out.SyscallConn()
+	rc, err := out.(*net.TCPConn).SyscallConn()
 	require.NoError(t, err)
 	require.NoError(t, rc.Control(func(fd uintptr) {
 		noDelay, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
@@ -419,7 +422,7 @@ type panickingEncoder struct{}
 func (panickingEncoder) AppendFrame(dst, _ []byte) []byte { panic("no frame") }
 
 func TestEncoderThatPanicsLeavesTheConnAsItWas(t *testing.T) {
-	c, peer := pair(t, newEngine(t, loop.Config{}), nil)
+	c, peer := pair(t, newEngine(t, link.Config{}), nil)
 	require.Panics(t, func() { _ = c.Write(panickingEncoder{}, []byte("x"), 1) })
 	require.Zero(t, c.Buffered())
 	require.NoError(t, c.Write(nil, []byte("y"), 1))
@@ -430,7 +433,7 @@ func TestEncoderThatPanicsLeavesTheConnAsItWas(t *testing.T) {
 }
 
 func TestPausingDoesNotPutTheStallLimitOff(t *testing.T) {
-	c, _ := pair(t, newEngine(t, loop.Config{OutboundLimit: 64 << 20, Stall: 300 * time.Millisecond}), nil)
+	c, _ := pair(t, newEngine(t, link.Config{OutboundLimit: 64 << 20, Stall: 300 * time.Millisecond}), nil)
 	require.NoError(t, c.Write(nil, make([]byte, 32<<20), 32<<20))
 	eventually(t, "the end, of a connection that is paused and resumed all the time", func() bool {
 		c.Pause(1)
@@ -438,7 +441,7 @@ func TestPausingDoesNotPutTheStallLimitOff(t *testing.T) {
 		time.Sleep(30 * time.Millisecond) // well within the limit
 		c.Resume(1)
 		time.Sleep(30 * time.Millisecond)
-		return c.State() == loop.Closed
+		return c.State() == link.Closed
 	})
-	require.Equal(t, loop.ErrStall, c.waitClosed(t))
+	require.Equal(t, link.ErrStall, c.waitClosed(t))
 }

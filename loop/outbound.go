@@ -1,6 +1,10 @@
 package loop
 
-import "github.com/valyala/bytebufferpool"
+import (
+	"github.com/valyala/bytebufferpool"
+
+	"gridstream/loop/link"
+)
 
 // outbound is the bytes that wait for a socket: one contiguous pooled buffer, so that many small sends become one
 // write. Empty, it holds no buffer. The zero value is ready. Guarded by its connection's mu.
@@ -25,7 +29,7 @@ func (o *outbound) bytes() []byte {
 
 // append adds the frame of b, or b itself where enc is nil; most is the most bytes that it takes. If enc panics, nothing
 // was added.
-func (o *outbound) append(enc Encoder, b []byte, most int) {
+func (o *outbound) append(enc link.Encoder, b []byte, most int) {
 	if o.sent > 0 && len(o.buf.B)+most > cap(o.buf.B) {
 		o.buf.B = o.buf.B[:copy(o.buf.B, o.buf.B[o.sent:])]
 		o.sent = 0
@@ -34,7 +38,7 @@ func (o *outbound) append(enc Encoder, b []byte, most int) {
 }
 
 // appendTo appends the frame of b to buf, or where that is nil to a new one.
-func appendTo(buf *bytebufferpool.ByteBuffer, enc Encoder, b []byte) *bytebufferpool.ByteBuffer {
+func appendTo(buf *bytebufferpool.ByteBuffer, enc link.Encoder, b []byte) *bytebufferpool.ByteBuffer {
 	if buf == nil {
 		buf = bytebufferpool.Get()
 	}
@@ -42,7 +46,7 @@ func appendTo(buf *bytebufferpool.ByteBuffer, enc Encoder, b []byte) *bytebuffer
 	return buf
 }
 
-func appendFrame(dst []byte, enc Encoder, b []byte) []byte {
+func appendFrame(dst []byte, enc link.Encoder, b []byte) []byte {
 	if enc == nil {
 		return append(dst, b...)
 	}

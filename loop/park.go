@@ -3,6 +3,8 @@ package loop
 import (
 	"os"
 
+	"gridstream/loop/link"
+
 	"github.com/panjf2000/gnet/v2"
 )
 
@@ -10,11 +12,11 @@ import (
 // socket lives on, and sends no FIN), and the duplicate is parked: its window closes when the kernel's buffer is
 // full. To resume, it is enrolled again, into the same loop, by the loop's reattacher, since enrolling waits for the loop.
 
-// Pause stops reading for the reason p. What is read already is still delivered.
-func (c *Conn) Pause(p Pause) {
+// Pause implements link.Link.
+func (c *Conn) Pause(p link.Pause) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.State() != Open {
+	if c.State() != link.Open {
 		return
 	}
 	if c.pauses == 0 {
@@ -26,23 +28,23 @@ func (c *Conn) Pause(p Pause) {
 	}
 }
 
-// Resume takes the reason p back, and reads again when it was the last.
-func (c *Conn) Resume(p Pause) {
+// Resume implements link.Link.
+func (c *Conn) Resume(p link.Pause) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.resumeLocked(p)
 }
 
-// Paused reports whether there is a reason for not reading.
+// Paused implements link.Link.
 func (c *Conn) Paused() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.pauses != 0
 }
 
-func (c *Conn) resumeLocked(p Pause) {
+func (c *Conn) resumeLocked(p link.Pause) {
 	c.pauses &^= p
-	if c.pauses != 0 || c.gc != nil || c.fd < 0 || c.attaching || c.eof || c.State() == Closed {
+	if c.pauses != 0 || c.gc != nil || c.fd < 0 || c.attaching || c.eof || c.State() == link.Closed {
 		return
 	}
 	c.attaching = true
@@ -87,7 +89,7 @@ func (c *Conn) reattachOnLoopLocked(gc gnet.Conn) {
 	c.closeFDLocked()
 	c.gc, c.fd = gc, int32(gc.Fd())
 	c.lastRead.Store(int64(c.loop.engine.clock.now()))
-	if c.State() != Closed {
+	if c.State() != link.Closed {
 		c.flushLocked()
 	}
 }

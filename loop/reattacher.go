@@ -8,6 +8,9 @@ import (
 	"syscall"
 	"time"
 
+	"gridstream/loop/link"
+	"gridstream/loop/tcp"
+
 	"github.com/panjf2000/gnet/v2/pkg/socket"
 )
 
@@ -64,9 +67,9 @@ func (r *reattacher) run() {
 // reattach enrolls a parked connection; false is to be tried again. It blocks until the loop has it.
 func (c *Conn) reattach() bool {
 	c.mu.Lock()
-	if c.State() == Closed || c.pauses != 0 {
+	if c.State() == link.Closed || c.pauses != 0 {
 		c.attaching = false
-		if c.State() == Closed {
+		if c.State() == link.Closed {
 			c.closeFDLocked()
 		}
 		done := after{finish: c.finishableLocked()}
@@ -91,7 +94,7 @@ func (c *Conn) reattach() bool {
 		return true
 	}
 	err = c.loop.enroll(nc, c)
-	if isShortage(err) {
+	if tcp.IsShortage(err) {
 		return false
 	}
 	c.mu.Lock()
@@ -119,17 +122,17 @@ func (c *Conn) readRestOnLoop() {
 		if n > 0 {
 			c.received.Add(uint64(n))
 			c.loop.received.Add(uint64(n))
-			if c.State() == Open {
+			if c.State() == link.Open {
 				c.deliver(buf[:n])
 			}
 		}
 		c.mu.Lock()
 		switch {
-		case n > 0 && c.State() == Open && c.pauses != 0:
+		case n > 0 && c.State() == link.Open && c.pauses != 0:
 			c.attaching = false // paused again: parked as it was
 			c.mu.Unlock()
 			return
-		case n > 0 && c.State() != Closed || err == syscall.EINTR:
+		case n > 0 && c.State() != link.Closed || err == syscall.EINTR:
 			c.mu.Unlock()
 			continue
 		case err != nil && n <= 0:
@@ -169,8 +172,8 @@ func (e *Engine) fileConn(fd int) (*net.TCPConn, error) {
 	}
 	if keepAlive == 0 {
 		_ = tc.SetKeepAlive(false)
-	} else if e.cfg.KeepAlive.Enable {
-		_ = tc.SetKeepAliveConfig(e.cfg.KeepAlive)
+	} else if e.cfg.Socket.KeepAlive.Enable {
+		_ = tc.SetKeepAliveConfig(e.cfg.Socket.KeepAlive)
 	}
 	return tc, nil
 }

@@ -3,27 +3,28 @@ package loop
 import (
 	"syscall"
 
+	"gridstream/loop/link"
+
 	"github.com/valyala/bytebufferpool"
 )
 
-// Sealed is to be called by the handler, which is then a Sealer, in OnOpen: from now on nothing goes out unsealed.
+// Sealed implements link.Sealing.
 func (c *Conn) Sealed() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.sealed = true
 }
 
-// FlushSealer sends what the Sealer has to send by itself. ErrFull: it would be more than is allowed to wait; the peer does
-// not read what it asks for.
+// FlushSealer implements link.Sealing.
 func (c *Conn) FlushSealer() error {
 	c.mu.Lock()
-	if s := c.State(); s == Closed || s == Lingering || c.broken {
+	if s := c.State(); s == link.Closed || s == link.Lingering || c.broken {
 		c.mu.Unlock()
-		return ErrClosed
+		return link.ErrClosed
 	}
 	if c.out.len() > c.loop.engine.cfg.OutboundLimit+sealerSlack {
 		c.mu.Unlock()
-		return ErrFull
+		return link.ErrFull
 	}
 	c.sealLocked(nil)
 	var done after
@@ -46,7 +47,7 @@ func (c *Conn) sealLocked(plain []byte) {
 	if c.out.buf == nil {
 		c.out.buf = bytebufferpool.Get()
 	}
-	b, err := c.h.(Sealer).Seal(c.out.buf.B, plain)
+	b, err := c.h.(link.Sealer).Seal(c.out.buf.B, plain)
 	c.out.buf.B = b
 	if len(b) == c.out.sent {
 		c.out.release()
@@ -66,10 +67,10 @@ func (c *Conn) refillLocked() bool {
 		c.plain = nil
 		c.sealLocked(plain.B)
 		bytebufferpool.Put(plain)
-	} else if c.State() == Draining && !c.ended {
+	} else if c.State() == link.Draining && !c.ended {
 		c.ended = true
 		c.out.buf = bytebufferpool.Get()
-		b, err := c.h.(Sealer).SealEnd(c.out.buf.B)
+		b, err := c.h.(link.Sealer).SealEnd(c.out.buf.B)
 		c.out.buf.B = b
 		if err != nil || len(b) == 0 {
 			c.out.release()
@@ -85,7 +86,7 @@ func (c *Conn) sealEndLocked() {
 	}
 	c.ended = true
 	buf := bytebufferpool.Get()
-	if b, err := c.h.(Sealer).SealEnd(buf.B); err == nil {
+	if b, err := c.h.(link.Sealer).SealEnd(buf.B); err == nil {
 		buf.B = b
 		_, _ = syscall.Write(int(c.fd), b)
 	}

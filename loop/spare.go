@@ -1,12 +1,12 @@
 package loop
 
 import (
-	"errors"
 	"os"
 	"sync"
-	"syscall"
 
 	"github.com/panjf2000/gnet/v2/pkg/socket"
+
+	"gridstream/loop/tcp"
 )
 
 // spare is a descriptor held back, so that parking works when the process has no other left: gnet's copy makes
@@ -24,7 +24,7 @@ func (s *spare) dup(fd int) (int, error) {
 	if s.file == nil && err == nil {
 		s.refillLocked()
 	}
-	if err == nil || s.file == nil || !isShortage(err) {
+	if err == nil || s.file == nil || !tcp.IsShortage(err) {
 		return dup, err
 	}
 	s.file.Close()
@@ -54,15 +54,3 @@ func (s *spare) close() {
 		s.file = nil
 	}
 }
-
-func isShortage(err error) bool {
-	for _, e := range shortages {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
-}
-
-// shortages pass when somebody gives something back.
-var shortages = [...]syscall.Errno{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM}

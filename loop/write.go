@@ -5,10 +5,12 @@ import (
 	"os"
 	"syscall"
 
+	"gridstream/loop/link"
+
 	"github.com/valyala/bytebufferpool"
 )
 
-// Buffered counts the bytes that wait for the socket.
+// Buffered implements link.Link.
 func (c *Conn) Buffered() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -23,9 +25,8 @@ func (c *Conn) queuedLocked() int {
 	return n
 }
 
-// Write queues b, or with enc the frame of b, which takes at most most bytes: all or nothing. b may be reused on return.
-// ErrFull is followed by one OnDrained; ErrClosed is final.
-func (c *Conn) Write(enc Encoder, b []byte, most int) error {
+// Write implements link.Link.
+func (c *Conn) Write(enc link.Encoder, b []byte, most int) error {
 	push, err := c.enqueue(enc, b, most)
 	if push {
 		c.loop.flusher.push(c)
@@ -33,15 +34,15 @@ func (c *Conn) Write(enc Encoder, b []byte, most int) error {
 	return err
 }
 
-func (c *Conn) enqueue(enc Encoder, b []byte, most int) (push bool, err error) {
+func (c *Conn) enqueue(enc link.Encoder, b []byte, most int) (push bool, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock() // also when enc, which may be the application's, panics
-	if c.State() != Open || c.broken {
-		return false, ErrClosed
+	if c.State() != link.Open || c.broken {
+		return false, link.ErrClosed
 	}
 	if n := c.queuedLocked(); n > 0 && n+most > c.loop.engine.cfg.OutboundLimit {
 		c.starved = true
-		return false, ErrFull
+		return false, link.ErrFull
 	}
 	if c.sealed {
 		c.plain = appendTo(c.plain, enc, b)
@@ -120,14 +121,10 @@ func (c *Conn) watchLocked() {
 	if c.progress == 0 { // else it was full before, and only moved to another descriptor
 		c.progress = int64(now)
 	}
-	if d := c.loop.engine.cfg.Stall; d > 0 && c.State() == Open {
-		c.loop.schedule(c, now, d/progressChecks)
+	if d := c.loop.engine.cfg.Stall; d > 0 && c.State() == link.Open {
+		c.loop.schedule(c, now, d/link.ProgressChecks)
 	}
 }
-
-// progressChecks: so many times within a stall or linger limit a congested socket is tried. The kernel calls it writable only
-// when a third of its buffer is free, which on a slow link can take longer than the limit, but takes bytes before that.
-const progressChecks = 4
 
 func (c *Conn) unwatchLocked() {
 	if c.watched {
@@ -141,7 +138,7 @@ func (c *Conn) unwatchLocked() {
 func (c *Conn) breakLocked(err error) {
 	c.dropQueueLocked()
 	c.unwatchLocked()
-	if c.State() != Open || c.eof {
+	if c.State() != link.Open || c.eof {
 		c.abortLocked(err)
 		return
 	}
@@ -161,10 +158,10 @@ type after struct {
 func (c *Conn) afterFlushLocked() (a after) {
 	if c.idleLocked() {
 		c.unwatchLocked()
-		if c.State() == Open && !c.broken {
+		if c.State() == link.Open && !c.broken {
 			c.progress = 0
 		}
-		if c.State() == Draining && c.ended == c.sealed {
+		if c.State() == link.Draining && c.ended == c.sealed {
 			c.shutdownWriteLocked()
 		}
 	}

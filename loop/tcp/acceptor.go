@@ -1,4 +1,4 @@
-package loop
+package tcp
 
 import (
 	"errors"
@@ -112,7 +112,7 @@ func (a *Acceptor) next() (nc net.Conn, inTurn bool) {
 }
 
 func (a *Acceptor) handOver(nc net.Conn) {
-	if err := a.cfg.Accept(nc); isShortage(err) {
+	if err := a.cfg.Accept(nc); IsShortage(err) {
 		a.accepting.Lock()
 		defer a.accepting.Unlock()
 		a.failed(err)
@@ -120,7 +120,7 @@ func (a *Acceptor) handOver(nc net.Conn) {
 }
 
 func (a *Acceptor) handOverLocked(nc net.Conn) {
-	if err := a.cfg.Accept(nc); isShortage(err) {
+	if err := a.cfg.Accept(nc); IsShortage(err) {
 		a.failed(err)
 	}
 }
@@ -188,7 +188,7 @@ func (a *Acceptor) backOff(err error) bool {
 		return false
 	}
 	a.delay = min(max(2*a.delay, minDelay), maxDelay)
-	if !isShortage(err) {
+	if !IsShortage(err) {
 		a.delay = minDelay
 	}
 	timer := time.NewTimer(a.delay)

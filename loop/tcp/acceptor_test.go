@@ -1,4 +1,4 @@
-package loop_test
+package tcp_test
 
 import (
 	"errors"
@@ -12,9 +12,24 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"go.uber.org/goleak"
 
-	"gridstream/loop"
+	"gridstream/loop/tcp"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait; nothing passes by waiting for it.
+const patience = 20 * time.Second
+
+func eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %v: %s", patience, what)
+		}
+	}
+}
 
 // scriptedListener fails as often as it is told to, then accepts for real.
 type scriptedListener struct {
@@ -35,11 +50,11 @@ func (l *scriptedListener) Accept() (net.Conn, error) {
 	return l.Listener.Accept()
 }
 
-func startAcceptor(t *testing.T, slots *loop.Slots, errs ...error) (addr string, accepted, failed *atomic.Int64, a *loop.Acceptor) {
+func startAcceptor(t *testing.T, slots *tcp.Slots, errs ...error) (addr string, accepted, failed *atomic.Int64, a *tcp.Acceptor) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	accepted, failed = new(atomic.Int64), new(atomic.Int64)
-	a = loop.Accept(loop.AcceptorConfig{
+	a = tcp.Accept(tcp.AcceptorConfig{
 		Listener: &scriptedListener{Listener: ln, errs: errs},
 		Slots:    slots,
 		Logger:   slog.New(slog.DiscardHandler),
@@ -63,14 +78,14 @@ func dialAddr(t *testing.T, addr string) {
 func TestAcceptorSurvivesEveryError(t *testing.T) {
 	errs := []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EPROTO,
 		syscall.ENETDOWN, syscall.EHOSTUNREACH, syscall.EOPNOTSUPP, syscall.EPERM, errors.New("unheard of")}
-	addr, accepted, failed, _ := startAcceptor(t, loop.NewSlots(10), errs...)
+	addr, accepted, failed, _ := startAcceptor(t, tcp.NewSlots(10), errs...)
 	dialAddr(t, addr)
 	eventually(t, "the connection", func() bool { return accepted.Load() == 1 })
 	require.EqualValues(t, len(errs), failed.Load())
 }
 
 func TestAcceptorLeavesConnectionsInTheBacklogWithoutSlots(t *testing.T) {
-	slots := loop.NewSlots(2)
+	slots := tcp.NewSlots(2)
 	addr, accepted, _, _ := startAcceptor(t, slots)
 	for range 5 {
 		dialAddr(t, addr)
@@ -86,12 +101,12 @@ func TestAcceptorLeavesConnectionsInTheBacklogWithoutSlots(t *testing.T) {
 
 func TestAcceptorStopsWhileItWaits(t *testing.T) {
 	t.Run("for a connection", func(t *testing.T) {
-		_, _, _, a := startAcceptor(t, loop.NewSlots(1))
+		_, _, _, a := startAcceptor(t, tcp.NewSlots(1))
 		require.NoError(t, a.Stop())
 		a.Wait()
 	})
 	t.Run("for a slot", func(t *testing.T) {
-		slots := loop.NewSlots(1)
+		slots := tcp.NewSlots(1)
 		require.True(t, slots.TryAcquire())
 		_, _, _, a := startAcceptor(t, slots)
 		require.NoError(t, a.Stop())
@@ -102,7 +117,7 @@ func TestAcceptorStopsWhileItWaits(t *testing.T) {
 		for i := range errs {
 			errs[i] = syscall.EMFILE
 		}
-		_, _, failed, a := startAcceptor(t, loop.NewSlots(1), errs...)
+		_, _, failed, a := startAcceptor(t, tcp.NewSlots(1), errs...)
 		eventually(t, "an error", func() bool { return failed.Load() > 0 })
 		require.NoError(t, a.Stop())
 		a.Wait()
@@ -111,7 +126,7 @@ func TestAcceptorStopsWhileItWaits(t *testing.T) {
 }
 
 func TestSlotsAreNeverMoreThanTheirNumber(t *testing.T) {
-	slots := loop.NewSlots(3)
+	slots := tcp.NewSlots(3)
 	var used, most atomic.Int64
 	var wg sync.WaitGroup
 	for range 8 {

@@ -1,3 +1,3 @@
-package loop
+package tcp
 
 const ioctlUnacked = 0x5411 // SIOCOUTQ, linux/sockios.h

@@ -1,12 +1,12 @@
-package loop
+package tcp
 
 import (
 	"math"
 	"syscall"
 )
 
-// unacked is how many bytes the kernel has of a socket that the peer has not acknowledged.
-func unacked(fd int) int32 {
+// Unacked is how many bytes the kernel has of a socket that the peer has not acknowledged.
+func Unacked(fd int) int32 {
 	const soNWrite = 0x1024 // SO_NWRITE, sys/socket.h
 	n, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, soNWrite)
 	if err != nil {

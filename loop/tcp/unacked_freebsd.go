@@ -1,3 +1,3 @@
-package loop
+package tcp
 
 const ioctlUnacked = 0x40046677 // FIONWRITE, sys/filio.h

@@ -1,4 +1,4 @@
-package loop
+package tcp
 
 import (
 	"context"
@@ -23,12 +23,12 @@ type Socket struct {
 // Bound is a TCP socket that has its port and does not listen: a connection is refused. Not safe for concurrent use.
 type Bound struct {
 	socket Socket
-	fd     int // -1: the port was given to a listener, or up
+	fd     handle // noHandle: the port was given to a listener, or up
 }
 
 // Bind makes one. With port 0 the system chooses; see Bound.Address.
 func Bind(s Socket) (*Bound, error) {
-	b := &Bound{socket: s, fd: -1}
+	b := &Bound{socket: s, fd: noHandle}
 	return b, b.bind()
 }
 
@@ -51,14 +51,14 @@ func (b *Bound) bind() error {
 	}
 	err = b.setUp(fd, family, sa)
 	if err != nil {
-		_ = syscall.Close(fd)
+		_ = closeHandle(fd)
 		return err
 	}
 	b.fd = fd
 	return nil
 }
 
-func (b *Bound) setUp(fd, family int, sa syscall.Sockaddr) error {
+func (b *Bound) setUp(fd handle, family int, sa syscall.Sockaddr) error {
 	if err := syscall.SetNonblock(fd, true); err != nil {
 		return os.NewSyscallError("setnonblock", err)
 	}
@@ -71,8 +71,7 @@ func (b *Bound) setUp(fd, family int, sa syscall.Sockaddr) error {
 			return os.NewSyscallError("setsockopt", err)
 		}
 	}
-	// As net does: a restarted server gets its port while old connections are in TIME_WAIT.
-	if err := syscall.SetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_REUSEADDR, 1); err != nil {
+	if err := reuse(fd); err != nil {
 		return os.NewSyscallError("setsockopt", err)
 	}
 	if err := b.socket.setBuffers(fd); err != nil {
@@ -95,7 +94,7 @@ func (b *Bound) setUp(fd, family int, sa syscall.Sockaddr) error {
 }
 
 // setBuffers sets the sizes of the kernel's buffers: before listen or connect, so that the window's scale fits.
-func (s Socket) setBuffers(fd int) error {
+func (s Socket) setBuffers(fd handle) error {
 	for _, o := range []struct{ option, size int }{{syscall.SO_RCVBUF, s.ReceiveBuffer}, {syscall.SO_SNDBUF, s.SendBuffer}} {
 		if o.size == 0 {
 			continue
@@ -124,8 +123,11 @@ func (b *Bound) Listen(backlog int) (net.Listener, error) {
 	}
 	// A second socket may be bound to the port as long as neither listens: then nobody can take it meanwhile. Not
 	// all systems allow that.
+	if alone {
+		b.Close()
+	}
 	ln, err := lc.Listen(context.Background(), b.socket.Network, b.socket.Address.String())
-	if err != nil && errors.Is(err, syscall.EADDRINUSE) && b.fd >= 0 {
+	if err != nil && errors.Is(err, syscall.EADDRINUSE) && b.fd != noHandle {
 		b.Close()
 		ln, err = lc.Listen(context.Background(), b.socket.Network, b.socket.Address.String())
 	}
@@ -138,7 +140,7 @@ func (b *Bound) Listen(backlog int) (net.Listener, error) {
 	}
 	rc, err := ln.(*net.TCPListener).SyscallConn()
 	if err == nil {
-		err = control(rc, func(fd int) error {
+		err = control(rc, func(fd handle) error {
 			return os.NewSyscallError("listen", syscall.Listen(fd, backlog))
 		})
 	}
@@ -150,8 +152,8 @@ func (b *Bound) Listen(backlog int) (net.Listener, error) {
 }
 
 // control runs f on the descriptor of rc.
-func control(rc syscall.RawConn, f func(fd int) error) (err error) {
-	if controlErr := rc.Control(func(fd uintptr) { err = f(int(fd)) }); controlErr != nil {
+func control(rc syscall.RawConn, f func(fd handle) error) (err error) {
+	if controlErr := rc.Control(func(fd uintptr) { err = f(handle(fd)) }); controlErr != nil {
 		return controlErr
 	}
 	return err
@@ -159,7 +161,7 @@ func control(rc syscall.RawConn, f func(fd int) error) (err error) {
 
 // Rebind takes the port back after the listener of Listen was closed.
 func (b *Bound) Rebind() error {
-	if b.fd >= 0 {
+	if b.fd != noHandle {
 		return nil
 	}
 	return b.bind()
@@ -167,9 +169,9 @@ func (b *Bound) Rebind() error {
 
 // Close gives the port up.
 func (b *Bound) Close() {
-	if b.fd >= 0 {
-		_ = syscall.Close(b.fd)
-		b.fd = -1
+	if b.fd != noHandle {
+		_ = closeHandle(b.fd)
+		b.fd = noHandle
 	}
 }
 
@@ -188,7 +190,7 @@ func (s Socket) Dial(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, er
 		KeepAlive:       -1,
 		KeepAliveConfig: s.KeepAlive,
 		Control: func(_, _ string, rc syscall.RawConn) error {
-			return control(rc, func(fd int) error {
+			return control(rc, func(fd handle) error {
 				bindLate(fd)
 				return s.setBuffers(fd)
 			})

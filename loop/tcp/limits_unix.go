@@ -1,4 +1,6 @@
-package loop
+//go:build unix
+
+package tcp
 
 import "syscall"
 
@@ -8,6 +10,5 @@ func DescriptorLimit() int {
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &r); err != nil {
 		return 1024
 	}
-	const most = 1 << 24
-	return int(min(uint64(r.Cur), most))
+	return int(min(uint64(r.Cur), mostDescriptors))
 }
