@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gridstream/driver"
+	"gridstream/driver/drivertest"
 )
 
 // identity is a certificate and its key.
@@ -91,15 +92,10 @@ func developmentDesc() driver.SecureDesc {
 	return driver.SecureDesc{CertificatePEM: id.certPEM, PrivateKeyPEM: id.keyPEM, CertificateAuthorityPEM: id.certPEM}
 }
 
-// secured is a SecureStream that Initialize secures, for tests that know only Driver.
-type secured struct{ *driver.SecureStream }
-
-func (s secured) Initialize(b driver.Bind) error { return s.InitializeSecurity(b, developmentDesc()) }
-
 func newSecured(cfg driver.Config) (driver.Driver, error) {
 	s, err := driver.NewSecure(cfg)
 	if err != nil {
 		return nil, err
 	}
-	return secured{s}, nil
+	return drivertest.Secured(s), nil
 }

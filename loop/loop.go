@@ -121,7 +121,7 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 }
 
 func (c *Conn) deliver(b []byte) {
-	defer c.contain()
+	defer link.Contain(c, c.h)
 	c.h.OnData(b)
 }
 
@@ -217,7 +217,7 @@ func (l *Loop) finishOnLoop(c *Conn) {
 	reason := c.reason
 	c.mu.Unlock()
 	func() {
-		defer c.contain()
+		defer link.Contain(c, c.h)
 		c.h.OnClose(reason)
 	}()
 }

@@ -70,8 +70,9 @@ var rejections = map[tls.AlertError]string{
 	120: "supports none of the offered application protocols",
 }
 
-// describe names an error of crypto/tls for the callers of this package. op is what was being done.
-func describe(op string, err error) error {
+// Describe names an error of a *tls.Conn as a Session names its own, e.g. with a *PeerError for the peer's alert. op is what was
+// being done.
+func Describe(op string, err error) error {
 	if remote := (*net.OpError)(nil); errors.As(err, &remote) && remote.Op == "remote error" {
 		if alert, ok := alertOf(remote.Err); ok {
 			return &PeerError{Alert: alert, Err: err}

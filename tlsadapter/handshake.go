@@ -141,7 +141,7 @@ func (s *Session) finishLocked(err error) {
 	}
 	s.hs = nil
 	if err != nil {
-		s.failLocked(describe("handshake", err))
+		s.failLocked(Describe("handshake", err))
 		return
 	}
 	s.moveLocked(StateEstablished)

@@ -131,7 +131,7 @@ func (s *Session) endOpen(err error) error {
 		}
 		return s.readableLocked()
 	}
-	s.failLocked(describe("read", err))
+	s.failLocked(Describe("read", err))
 	return s.errLocked()
 }
 
@@ -165,7 +165,7 @@ func (s *Session) Seal(plain []byte) error {
 	for len(plain) > 0 {
 		n := min(len(plain), recordLimit)
 		if _, err := s.tls.Write(plain[:n]); err != nil {
-			return s.fail(describe("write", err))
+			return s.fail(Describe("write", err))
 		}
 		plain = plain[n:]
 	}
@@ -181,7 +181,7 @@ func (s *Session) CloseNotify() error {
 		return err
 	}
 	if err := s.tls.CloseWrite(); err != nil {
-		return s.fail(describe("close", err))
+		return s.fail(Describe("close", err))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

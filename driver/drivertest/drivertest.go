@@ -16,8 +16,7 @@ import (
 //
 // newDriver makes a driver that is not initialized, with exactly the given Config. It is called several times in each
 // subtest, from the test's goroutine, and both ends of all connections are drivers that it made, so that what they made
-// can talk to one another: for a secure implementation it returns a wrapper whose Initialize(b) calls InitializeSecurity(b, desc),
-// with a desc that serves both sides and trusts itself on 127.0.0.1 and ::1.
+// can talk to one another: for a secure implementation it returns a wrapper whose Initialize calls InitializeSecurity; see Secured.
 //
 // What an implementation must provide beyond the interface's documentation:
 //   - Every field of Config is honoured, Framing included: the hostile peers of the suite are drivers with a framing of their own.
@@ -31,7 +30,12 @@ import (
 // descriptor may be left. Therefore nothing else may run in the process meanwhile: the caller must not be parallel. With
 // testing.Short the amounts of data are a tenth.
 func Run(t *testing.T, newDriver func(driver.Config) (driver.Driver, error)) {
-	secure := warmUp(t, newDriver)
+	RunMixed(t, newDriver, newDriver)
+}
+
+// RunMixed is Run with two implementations: most drivers that connect are newClient's, all others newServer's.
+func RunMixed(t *testing.T, newServer, newClient func(driver.Config) (driver.Driver, error)) {
+	secure := warmUp(t, newServer, newClient)
 	for _, theme := range []struct {
 		name  string
 		tests []property
@@ -57,7 +61,7 @@ func Run(t *testing.T, newDriver func(driver.Config) (driver.Driver, error)) {
 	} {
 		t.Run(theme.name, func(t *testing.T) {
 			for _, p := range theme.tests {
-				t.Run(p.name, func(t *testing.T) { runProperty(t, newDriver, secure, p) })
+				t.Run(p.name, func(t *testing.T) { runProperty(t, newServer, newClient, secure, p) })
 			}
 		})
 	}

@@ -17,11 +17,13 @@ import (
 // patience bounds every wait; nothing passes by waiting for it.
 const patience = 30 * time.Second
 
+type newDriver = func(driver.Config) (driver.Driver, error)
+
 // suite is what one property runs with.
 type suite struct {
 	*testing.T
-	newDriver func(driver.Config) (driver.Driver, error)
-	secure    bool // connections are TLS
+	newServer, newClient newDriver
+	secure               bool // connections are TLS
 }
 
 // node is a driver of a property, and the events that it reported.
@@ -32,7 +34,7 @@ type node struct {
 }
 
 // runProperty runs p and looks that nothing is left of it.
-func runProperty(t *testing.T, newDriver func(driver.Config) (driver.Driver, error), secure bool, p property) {
+func runProperty(t *testing.T, newServer, newClient newDriver, secure bool, p property) {
 	goroutines, descriptors := runtime.NumGoroutine(), countDescriptors()
 	t.Cleanup(func() { // the last one, since it is registered first
 		if t.Failed() {
@@ -45,15 +47,15 @@ func runProperty(t *testing.T, newDriver func(driver.Config) (driver.Driver, err
 			t.Errorf("%d descriptors before, %d after: %v", descriptors, countDescriptors(), listDescriptors())
 		}
 	})
-	p.run(&suite{T: t, newDriver: newDriver, secure: secure})
+	p.run(&suite{T: t, newServer: newServer, newClient: newClient, secure: secure})
 }
 
 // warmUp starts what a process starts once, e.g. the runtime's poller, and finds out whether connections are TLS. It is no
 // subtest, so that it also runs where only some are asked for.
-func warmUp(t *testing.T, newDriver func(driver.Config) (driver.Driver, error)) (secure bool) {
-	server, err := newDriver(driver.Config{})
+func warmUp(t *testing.T, newServer, newClient newDriver) (secure bool) {
+	server, err := newServer(driver.Config{})
 	require.NoError(t, err)
-	client, err := newDriver(driver.Config{})
+	client, err := newClient(driver.Config{})
 	require.NoError(t, err)
 	for _, d := range []driver.Driver{server, client} {
 		require.NoError(t, d.Initialize(driver.Bind{Address: "127.0.0.1"}))
@@ -75,7 +77,12 @@ func warmUp(t *testing.T, newDriver func(driver.Config) (driver.Driver, error)) 
 // bare makes a driver that is not initialized. It is closed, and its events are checked, when the property is done.
 func (s *suite) bare(cfg driver.Config) *node {
 	s.Helper()
-	d, err := s.newDriver(cfg)
+	return s.node(s.newServer, cfg)
+}
+
+func (s *suite) node(newDriver newDriver, cfg driver.Config) *node {
+	s.Helper()
+	d, err := newDriver(cfg)
 	require.NoError(s, err)
 	n := &node{Driver: d, s: s, events: &recorder{}}
 	d.Events().Subscribe(n.events)
@@ -108,7 +115,9 @@ func (n *node) check() {
 // client is a driver on 127.0.0.1.
 func (s *suite) client(cfg driver.Config) *node {
 	s.Helper()
-	return s.bound(cfg, driver.Bind{Address: "127.0.0.1"})
+	n := s.node(s.newClient, cfg)
+	require.NoError(s, n.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	return n
 }
 
 func (s *suite) bound(cfg driver.Config, b driver.Bind) *node {

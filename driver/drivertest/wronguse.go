@@ -238,14 +238,14 @@ func badConfig(s *suite) {
 		"SlowConsumer":        {SlowConsumer: -7},
 		"NoDelay":             {NoDelay: -7},
 	} {
-		d, err := s.newDriver(cfg)
+		d, err := s.newServer(cfg)
 		if err == nil {
 			d.Close()
 		}
 		require.ErrorContains(s, err, name)
 		require.ErrorContains(s, err, "-7")
 	}
-	_, err := s.newDriver(driver.Config{MaxPacketSize: 70000})
+	_, err := s.newServer(driver.Config{MaxPacketSize: 70000})
 	require.ErrorContains(s, err, "MaxPacketSize 70000")
 }
 
