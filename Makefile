@@ -47,6 +47,11 @@ cross: ## build and vet, tests included, for every platform
 		export CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
 		go build ./... && go vet ./... || exit 1; \
 	done
+	@for platform in $(STDNET_PLATFORMS); do \
+		echo "$$platform (driver/stdnet)"; \
+		export CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
+		go build ./driver/stdnet && go vet ./driver/... || exit 1; \
+	done
 
 tidy: ## go mod tidy, gofmt
 	go mod tidy

@@ -1,5 +1,3 @@
-//go:build unix
-
 package stdnet_test
 
 import (
@@ -31,19 +29,3 @@ func newSecure(cfg driver.Config) (driver.Driver, error) {
 func TestConformance(t *testing.T) { drivertest.Run(t, newPlain) }
 
 func TestSecureConformance(t *testing.T) { drivertest.Run(t, newSecure) }
-
-// TestMixedConformance: drivers on loops and on goroutines talk to one another.
-func TestMixedConformance(t *testing.T) {
-	onLoops := func(cfg driver.Config) (driver.Driver, error) { return driver.New(cfg) }
-	secureOnLoops := func(cfg driver.Config) (driver.Driver, error) {
-		d, err := driver.NewSecure(cfg)
-		if err != nil {
-			return nil, err
-		}
-		return drivertest.Secured(d), nil
-	}
-	t.Run("LoopServer", func(t *testing.T) { drivertest.RunMixed(t, onLoops, newPlain) })
-	t.Run("LoopClient", func(t *testing.T) { drivertest.RunMixed(t, newPlain, onLoops) })
-	t.Run("SecureLoopServer", func(t *testing.T) { drivertest.RunMixed(t, secureOnLoops, newSecure) })
-	t.Run("SecureLoopClient", func(t *testing.T) { drivertest.RunMixed(t, newSecure, secureOnLoops) })
-}
