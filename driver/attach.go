@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"time"
 
 	"gridstream/loop/link"
@@ -27,13 +28,11 @@ func (d *core) newConn(inbound bool) *conn {
 // that there is no event, and that the slot is still to be released.
 func (d *core) attach(c *conn, nc *net.TCPConn) error {
 	remote := tcp.AddrPort(nc.RemoteAddr()).Addr()
-	if c.inbound && d.perIP.max > 0 {
-		if !d.perIP.acquire(remote) {
+	if c.awaitedHeader() == nil {
+		if err := d.countPeer(c, remote); err != nil {
 			nc.Close()
-			d.counters.acceptsRefused.Add(1)
-			return fmt.Errorf("%v has MaxConnectionsPerIP %d connections", remote, d.perIP.max)
+			return err
 		}
-		c.perIP = true
 	}
 	err := ErrDriverClosed
 	if d.linkComes() {
@@ -47,6 +46,19 @@ func (d *core) attach(c *conn, nc *net.TCPConn) error {
 		d.perIP.release(remote)
 	}
 	return attachError(err)
+}
+
+// countPeer counts a connection that was accepted from a; the error is of one too many.
+func (d *core) countPeer(c *conn, a netip.Addr) error {
+	if !c.inbound || d.perIP.max == 0 {
+		return nil
+	}
+	if !d.perIP.acquire(a) {
+		d.counters.acceptsRefused.Add(1)
+		return fmt.Errorf("%v has MaxConnectionsPerIP %d connections", a, d.perIP.max)
+	}
+	c.perIP = true
+	return nil
 }
 
 func attachError(err error) error {

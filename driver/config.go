@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"slices"
 	"time"
 )
 
@@ -131,6 +132,7 @@ const (
 	DefaultHandshakeTimeout   = 10 * time.Second
 	DefaultStallTimeout       = 30 * time.Second
 	DefaultLingerTimeout      = 5 * time.Second
+	DefaultProxyTimeout       = 5 * time.Second
 )
 
 // Config configures a driver. The zero value works. Sizes are in bytes.
@@ -162,6 +164,12 @@ type Config struct {
 	PacketsPerSecond    int // per connection, token bucket of one second's worth
 	BytesPerSecond      int // likewise; exceeding either ends the connection with ErrRateLimited
 
+	// TrustedProxies are the load balancers in front: an accepted connection from one of these networks must begin with a PROXY
+	// protocol header, version 1 or 2, before TLS, and is from then on the peer's that it names: RemoteAddr, events, limits. From
+	// anybody else a header is not believed, nor looked for. nil: none.
+	TrustedProxies []netip.Prefix
+	ProxyTimeout   time.Duration // until that header is there; 0: 5 s
+
 	SlowConsumer     SlowConsumer        // RejectSend (default): Send fails; DisconnectSlow: the connection ends with ErrSlowConsumer
 	HandshakeWorkers int                 // 0: GOMAXPROCS
 	NoDelay          NoDelay             // NoDelayOn (default) or NoDelayOff (Nagle's algorithm, GridMate's choice)
@@ -191,6 +199,7 @@ func (c Config) WithDefaults() (Config, error) {
 		{"PacketsPerSecond", int64(c.PacketsPerSecond)},
 		{"BytesPerSecond", int64(c.BytesPerSecond)},
 		{"HandshakeWorkers", int64(c.HandshakeWorkers)},
+		{"ProxyTimeout", int64(c.ProxyTimeout)},
 	} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("Config.%s %d is negative", f.name, f.value))
@@ -209,6 +218,12 @@ func (c Config) WithDefaults() (Config, error) {
 		}
 	}
 
+	for i, p := range c.TrustedProxies {
+		if !p.IsValid() {
+			errs = append(errs, fmt.Errorf("Config.TrustedProxies[%d] %v is not a network", i, p))
+		}
+	}
+
 	if c.Framing == nil {
 		c.Framing = LengthPrefix16BE
 	}
@@ -224,6 +239,8 @@ func (c Config) WithDefaults() (Config, error) {
 	setDefault(&c.HandshakeTimeout, DefaultHandshakeTimeout)
 	setDefault(&c.StallTimeout, DefaultStallTimeout)
 	setDefault(&c.LingerTimeout, DefaultLingerTimeout)
+	setDefault(&c.ProxyTimeout, DefaultProxyTimeout)
+	c.TrustedProxies = slices.Clone(c.TrustedProxies)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

@@ -58,6 +58,10 @@ type more struct {
 	groups  []*Group
 	unread  []byte         // of a connection that is adopted, until OnOpen; of one that was hijacked
 	dialled netip.AddrPort // what ConnectTo was given, as the key of core.dials
+
+	// Of one that begins with a PROXY protocol header; see awaitHeader.
+	header   *awaitedHeader // nil: it is there
+	accepted time.Time
 }
 
 func (c *conn) moreLocked() *more {
@@ -170,6 +174,19 @@ func (c *conn) isOpen() bool {
 
 // OnOpen implements link.Handler.
 func (c *conn) OnOpen() {
+	if c.awaitedHeader() == nil {
+		c.begin()
+		return
+	}
+	c.core.isPending(c)
+	c.link.SetDeadline(c.core.cfg.ProxyTimeout)
+	if c.core.closing.Load() {
+		c.Close(ErrShutdown)
+	}
+}
+
+// begin goes on with a connection whose peer is known.
+func (c *conn) begin() {
 	if c.secure != nil {
 		c.beginHandshake()
 		return
@@ -191,6 +208,8 @@ func (c *conn) establish() {
 		if d := core.cfg.LoginTimeout; d > 0 && !c.authenticated.Load() {
 			if c.secure != nil {
 				d = max(d-time.Since(c.secure.started), 1)
+			} else if at := c.acceptedAt(); !at.IsZero() {
+				d = max(d-time.Since(at), 1)
 			}
 			c.link.SetDeadline(d)
 		}
@@ -219,6 +238,8 @@ func (c *conn) OnWake() {
 // OnDeadline implements link.Handler.
 func (c *conn) OnDeadline() {
 	switch {
+	case c.awaitedHeader() != nil:
+		c.abort(ErrProxyTimeout)
 	case c.secure != nil && !c.secure.ready.Load():
 		c.abort(c.handshakeTimedOut())
 	case c.inbound && c.core.cfg.LoginTimeout > 0 && !c.authenticated.Load():
@@ -240,6 +261,7 @@ func (c *conn) OnClose(cause error) {
 func (c *conn) close(cause error) {
 	core, remote := c.core, c.RemoteAddr()
 	reason := c.reasonOf(cause)
+	core.notPending(c)
 	if c.secure != nil {
 		reason = c.endSession(reason)
 	}
@@ -266,7 +288,10 @@ func (c *conn) close(cause error) {
 	case !c.inbound:
 		core.connectFailed(c, remote, reason)
 	default:
-		if c.secure != nil && !c.secure.ready.Load() {
+		if c.awaitedHeader() != nil {
+			core.counters.proxyHeadersFailed.Add(1)
+			core.cfg.Logger.Debug("driver: no PROXY protocol header", "addr", remote, "err", reason)
+		} else if c.secure != nil && !c.secure.ready.Load() {
 			core.counters.handshakesFailed.Add(1)
 			core.cfg.Logger.Debug("driver: TLS handshake failed", "addr", remote, "err", reason)
 		}

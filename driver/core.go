@@ -52,6 +52,7 @@ type core struct {
 	listening netip.AddrPort           // of acceptor
 	dials     map[netip.AddrPort]*dial // ConnectTo under way
 	attached  int                      // links that are there or on their way
+	pending   map[*conn]struct{}       // attached and not established; see isPending
 	empty     chan struct{}            // closed when attached is 0 after closing began
 	closed    chan struct{}            // closed when Close is done; nil: not begun
 }
@@ -59,7 +60,7 @@ type core struct {
 // counters are written seldom: as connections come and go.
 type counters struct {
 	accepted, dialled, disconnected, connectsFailed, handshakesFailed atomic.Uint64
-	acceptErrors, acceptsRefused, panics                              atomic.Uint64
+	acceptErrors, acceptsRefused, panics, proxyHeadersFailed          atomic.Uint64
 }
 
 // stripe is the counters that are written for each packet, by the connections of one stripe: a cache line of their own.
@@ -319,6 +320,8 @@ func (d *core) Stats() Stats {
 		AcceptErrors:     n.acceptErrors.Load(),
 		AcceptsRefused:   n.acceptsRefused.Load(),
 		Panics:           n.panics.Load(),
+
+		ProxyHeadersFailed: n.proxyHeadersFailed.Load(),
 	}
 	for i := range d.stripes {
 		s.PacketsReceived += d.stripes[i].packetsReceived.Load()

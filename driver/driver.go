@@ -137,6 +137,8 @@ type Stats struct {
 	AcceptErrors     uint64 // failed accepts, e.g. for want of descriptors
 	AcceptsRefused   uint64 // accepted and closed at once: over MaxConnectionsPerIP, or an address already connected
 
+	ProxyHeadersFailed uint64 // accepted from one of Config.TrustedProxies, without a PROXY protocol header
+
 	PacketsReceived uint64
 	PacketsSent     uint64 // queued for the socket
 	BytesReceived   uint64 // on the wire

@@ -147,6 +147,10 @@ var (
 	ErrIdleTimeout error = &reason{text: "nothing received within the idle timeout", as: os.ErrDeadlineExceeded}
 	// ErrLoginTimeout: Conn.Authenticated was not called within Config.LoginTimeout of the accept.
 	ErrLoginTimeout error = &reason{text: "not authenticated within the login timeout", as: os.ErrDeadlineExceeded}
+	// ErrProxyTimeout: no PROXY protocol header within Config.ProxyTimeout. Such a connection has no event; its reason is logged.
+	ErrProxyTimeout error = &reason{text: "no PROXY protocol header within the proxy timeout", as: os.ErrDeadlineExceeded}
+	// ErrProxyHeader: what came from one of Config.TrustedProxies is no PROXY protocol header; wraps what is wrong. Logged likewise.
+	ErrProxyHeader error = &reason{text: "not a PROXY protocol header"}
 	// ErrHandshakeTimeout: the TLS handshake was not done within Config.HandshakeTimeout.
 	ErrHandshakeTimeout error = &reason{text: "TLS handshake not done within the handshake timeout", as: os.ErrDeadlineExceeded}
 	// ErrConnectTimeout: ConnectTo had no answer within Config.ConnectTimeout.

@@ -132,6 +132,9 @@ func (d *core) accept(nc net.Conn) error {
 		nc.Close()
 		return d.lost(c, err)
 	}
+	if d.cfg.isProxy(tcp.AddrPort(tc.RemoteAddr()).Addr()) {
+		c.awaitHeader()
+	}
 	if err := d.attach(c, tc); err != nil {
 		return d.lost(c, err)
 	}

@@ -11,6 +11,12 @@ import (
 
 // OnData implements link.Handler.
 func (c *conn) OnData(b []byte) {
+	if !c.registered {
+		if h := c.awaitedHeader(); h != nil {
+			c.receiveHeader(h, b)
+			return
+		}
+	}
 	if c.limiter != nil && !c.limiter.bytes.take(len(b)) {
 		c.abort(ErrRateLimited)
 		return

@@ -99,7 +99,7 @@ type secure struct {
 // much always has a whole one in it, for which a step is due.
 const maxHandshakeBuffered = 36 << 10
 
-// beginHandshake is the start of a connection with TLS, on the loop.
+// beginHandshake starts TLS, on the loop.
 func (c *conn) beginHandshake() {
 	s, security := c.secure, c.core.security
 	configs := security.configs.Load()
@@ -121,7 +121,7 @@ func (c *conn) beginHandshake() {
 		s.link.Sealed()
 	}
 	c.link.SetDeadline(c.handshakeLimit())
-	security.handshakeBegins(c)
+	c.core.isPending(c)
 	if c.core.closing.Load() {
 		c.Close(ErrShutdown)
 		return
@@ -180,7 +180,7 @@ func (c *conn) endHandshake() {
 	if s.session != nil && s.session.State() == tlsadapter.StateHandshaking {
 		return
 	}
-	c.core.security.handshakeEnds(c)
+	c.core.notPending(c)
 	c.link.SetDeadline(0)
 	s.ready.Store(true)
 	c.link.Resume(pauseHandshake) // paused between the worker's last step and now
@@ -280,7 +280,6 @@ func (c *conn) SealEnd(dst []byte) ([]byte, error) {
 // endSession ends the session of a connection that ended, and completes its reason: the end of the stream without
 // close_notify may be an attacker's.
 func (c *conn) endSession(reason error) error {
-	c.core.security.handshakeEnds(c)
 	if reason == ErrHijacked || c.secure.session == nil {
 		return reason
 	}

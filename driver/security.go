@@ -17,16 +17,15 @@ type security struct {
 	workers sync.WaitGroup
 
 	// Guarded by mu.
-	mu          sync.Mutex
-	work        sync.Cond // jobs or stopped changed
-	jobs        []*conn   // in order; each at most once, so that MaxConnections bounds them
-	started     bool      // the workers are there
-	stopped     bool
-	handshaking map[*conn]struct{}
+	mu      sync.Mutex
+	work    sync.Cond // jobs or stopped changed
+	jobs    []*conn   // in order; each at most once, so that MaxConnections bounds them
+	started bool      // the workers are there
+	stopped bool
 }
 
 func newSecurity(d *core) *security {
-	s := &security{core: d, handshaking: make(map[*conn]struct{})}
+	s := &security{core: d}
 	s.work.L = &s.mu
 	return s
 }
@@ -107,29 +106,4 @@ func (s *security) next() *conn {
 	s.jobs[0] = nil
 	s.jobs = s.jobs[1:]
 	return c
-}
-
-func (s *security) handshakeBegins(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.handshaking[c] = struct{}{}
-}
-
-func (s *security) handshakeEnds(c *conn) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.handshaking, c)
-}
-
-// abandonHandshakes ends those that are under way when the driver shuts down.
-func (s *security) abandonHandshakes() {
-	s.mu.Lock()
-	var all []*conn
-	for c := range s.handshaking {
-		all = append(all, c)
-	}
-	s.mu.Unlock()
-	for _, c := range all {
-		c.Close(ErrShutdown)
-	}
 }

@@ -3,15 +3,15 @@ package driver
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 )
 
 // Shutdown implements Driver.
 func (d *core) Shutdown(ctx context.Context) error {
 	d.beginClosing()
 	d.registry.each(func(c *conn) bool { c.Close(ErrShutdown); return true })
-	if d.security != nil {
-		d.security.abandonHandshakes()
-	}
+	d.abandonPending()
 	if inCallback() {
 		go d.Shutdown(ctx)
 		return &Error{Op: "Shutdown", Code: ErrSocketClose, Err: errInCallback}
@@ -39,6 +39,35 @@ func (d *core) beginClosing() {
 		dial.giveUp(ErrShutdown)
 	}
 	d.emptyLocked()
+}
+
+// isPending notes that c has a link and is not established: it has yet to say whom it is from, or to shake hands.
+func (d *core) isPending(c *conn) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pending == nil {
+		d.pending = make(map[*conn]struct{})
+	}
+	d.pending[c] = struct{}{}
+}
+
+func (d *core) notPending(c *conn) {
+	if c.registered {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.pending, c)
+}
+
+// abandonPending ends them when the driver shuts down.
+func (d *core) abandonPending() {
+	d.mu.Lock()
+	all := slices.Collect(maps.Keys(d.pending))
+	d.mu.Unlock()
+	for _, c := range all {
+		c.Close(ErrShutdown)
+	}
 }
 
 // Close implements Driver.

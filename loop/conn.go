@@ -74,6 +74,9 @@ func (c *Conn) LocalAddr() netip.AddrPort { return *c.local }
 // RemoteAddr implements link.Link.
 func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
 
+// SetRemoteAddr implements link.Link.
+func (c *Conn) SetRemoteAddr(a netip.AddrPort) { c.remote = a }
+
 // State implements link.Link.
 func (c *Conn) State() link.State { return link.State(c.state.Load()) }
 

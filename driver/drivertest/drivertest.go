@@ -56,6 +56,7 @@ func RunMixed(t *testing.T, newServer, newClient func(driver.Config) (driver.Dri
 		{"Stats", statsProperties()},
 		{"Adopt", adoptProperties()},
 		{"Hijack", hijackProperties()},
+		{"Proxy", proxyProperties()},
 		{"Handles", handleProperties()},
 		{"Concurrency", concurrencyProperties()},
 	} {

@@ -24,7 +24,7 @@ type conn struct {
 	local, remote netip.AddrPort
 	stripe        *stripe
 
-	// Immutable after OnOpen.
+	// Immutable after StartTLS.
 	tls *tls.Conn // nil: plain
 
 	// Atomic: written under mu.
@@ -109,6 +109,9 @@ func (c *conn) LocalAddr() netip.AddrPort { return c.local }
 
 // RemoteAddr implements link.Link.
 func (c *conn) RemoteAddr() netip.AddrPort { return c.remote }
+
+// SetRemoteAddr implements link.Link.
+func (c *conn) SetRemoteAddr(a netip.AddrPort) { c.remote = a }
 
 // State implements link.Link.
 func (c *conn) State() link.State { return link.State(c.state.Load()) }

@@ -18,18 +18,20 @@ const readSize = 4 << 10
 // read is the reader: the life of a connection, from OnOpen on.
 func (c *conn) read() {
 	buf := make([]byte, readSize)
-	if c.tls == nil || c.handshake() {
-		for c.mayRead() {
-			n, err := c.readOnce(buf)
-			if n > 0 {
-				if c.t.cfg.Idle > 0 {
-					c.lastRead.Store(time.Now().UnixNano())
-				}
-				c.deliver(buf[:n])
+	for c.mayRead() {
+		if c.tls != nil && !c.shaken.Load() {
+			c.handshake()
+			continue
+		}
+		n, err := c.readOnce(buf)
+		if n > 0 {
+			if c.t.cfg.Idle > 0 {
+				c.lastRead.Store(time.Now().UnixNano())
 			}
-			if err != nil {
-				c.readFailed(err)
-			}
+			c.deliver(buf[:n])
+		}
+		if err != nil {
+			c.readFailed(err)
 		}
 	}
 	c.discard(buf)
@@ -43,19 +45,17 @@ func (c *conn) readOnce(buf []byte) (int, error) {
 	return c.sock.Read(buf)
 }
 
-// handshake does the handshake; false when it failed.
-func (c *conn) handshake() bool {
+// handshake does the handshake, or ends the connection.
+func (c *conn) handshake() {
 	err := error(nil)
 	c.guard(func() { err = c.tls.Handshake() }) // a callback of the tls.Config may panic
 	if err != nil {
 		c.Close(tlsadapter.Describe("handshake", err))
 	}
-	if c.State() != link.Open {
-		return false
+	if c.State() == link.Open {
+		c.shaken.Store(true)
+		c.callback(c.h.OnWake)
 	}
-	c.shaken.Store(true)
-	c.callback(c.h.OnWake)
-	return true
 }
 
 // handshakeGoesOn reports that what interrupted a read was a pause, which the handshake does not have, since to crypto/tls any

@@ -14,6 +14,8 @@ import (
 type Link interface {
 	LocalAddr() netip.AddrPort
 	RemoteAddr() netip.AddrPort
+	// SetRemoteAddr changes what RemoteAddr is. To be called in a callback, before anybody else knows the connection.
+	SetRemoteAddr(netip.AddrPort)
 	State() State
 	// Write queues b, or with enc the frame of b, which takes at most most bytes: all or nothing. b may be reused on return.
 	// ErrFull is followed by one OnDrained; ErrClosed is final.
@@ -44,7 +46,7 @@ type Link interface {
 // Sealing is a Link whose handler does TLS itself, as a Sealer. *loop.Conn is one.
 type Sealing interface {
 	Link
-	// Sealed is to be called in OnOpen: from now on nothing goes out unsealed.
+	// Sealed is to be called in OnOpen or OnData: from now on nothing goes out unsealed.
 	Sealed()
 	// FlushSealer sends what the Sealer has to send by itself. ErrFull: it would be more than is allowed to wait; the peer does
 	// not read what it asks for.
@@ -56,7 +58,7 @@ type Sealing interface {
 // TLS is a Link that does TLS itself.
 type TLS interface {
 	Link
-	// StartTLS is to be called in OnOpen: a handshake follows, of which OnWake tells when it is done; unread is what was
+	// StartTLS is to be called in OnOpen or OnData: a handshake follows, of which OnWake tells when it is done; unread is what was
 	// received before. Until then nothing may be queued.
 	StartTLS(cfg *tls.Config, client bool, unread []byte)
 	// ConnectionState is the session's.
