@@ -86,6 +86,16 @@ func (d *core) linkGone() {
 	d.emptyLocked()
 }
 
+// isEmpty reports that closing has begun and there is no link any more.
+func (d *core) isEmpty() bool {
+	select {
+	case <-d.empty:
+		return true
+	default:
+		return false
+	}
+}
+
 func (d *core) emptyLocked() {
 	if d.attached == 0 && d.closing.Load() {
 		select {

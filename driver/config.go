@@ -159,6 +159,10 @@ type Config struct {
 	StallTimeout     time.Duration // bytes are queued and none leaves; 0: 30 s
 	LingerTimeout    time.Duration // closing: what is queued makes no progress; ten times that in all; 0: 5 s
 
+	// ShutdownSpread is the time over which Shutdown closes the connections, in no order, so that players do not all come back in
+	// the same moment; at most three quarters of what its context leaves. 0: at once.
+	ShutdownSpread time.Duration
+
 	// Limits on what one peer may take; 0: none.
 	MaxConnectionsPerIP int // accepted connections; an IPv6 peer counts by its /64
 	PacketsPerSecond    int // per connection, token bucket of one second's worth
@@ -200,6 +204,7 @@ func (c Config) WithDefaults() (Config, error) {
 		{"BytesPerSecond", int64(c.BytesPerSecond)},
 		{"HandshakeWorkers", int64(c.HandshakeWorkers)},
 		{"ProxyTimeout", int64(c.ProxyTimeout)},
+		{"ShutdownSpread", int64(c.ShutdownSpread)},
 	} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("Config.%s %d is negative", f.name, f.value))

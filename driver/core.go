@@ -229,7 +229,7 @@ func (d *core) Receive(buf []byte) (int, netip.AddrPort, error) {
 	for {
 		m := d.inbox.pop()
 		if m == nil {
-			if d.closing.Load() || d.links.Load() == nil {
+			if d.closing.Load() && d.isEmpty() || d.links.Load() == nil {
 				if err := d.ready("Receive", ErrReceive, netip.AddrPort{}); err != nil {
 					return 0, netip.AddrPort{}, err
 				}
@@ -331,6 +331,7 @@ func (d *core) Stats() Stats {
 	if t := d.transport(); t != nil {
 		n := t.Stats()
 		s.BytesReceived, s.BytesSent, s.ReadsPaused = n.BytesReceived, n.BytesSent, n.ReadsPaused
+		s.LoopLatency, s.LoopsHeldUp = n.LoopLatency, n.LoopsHeldUp
 	}
 	return s
 }

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net"
 	"net/netip"
+	"time"
 )
 
 // Driver is GridMate's stream socket driver. Every method may be called from any goroutine; those that block say
@@ -75,8 +76,9 @@ type Driver interface {
 	// PacketOverheadSize is the most bytes that framing adds to a packet.
 	PacketOverheadSize() int
 
-	// Shutdown stops listening, sends what is queued, closes every connection with ErrShutdown, and then does as
-	// Close. It blocks until that is done or ctx is, and returns ctx's error where something was left.
+	// Shutdown stops listening and dialling, tells each ShutdownSubscriber, closes every connection with ErrShutdown, over
+	// Config.ShutdownSpread, which sends what is queued, and then does as Close. It blocks until that is done or ctx is; then a
+	// *LeftError, which wraps ctx's error, says what was left.
 	Shutdown(ctx context.Context) error
 	// Close ends everything at once, dropping what is queued. All Disconnected events are delivered, and no goroutine is left, when it
 	// returns. Idempotent. In a callback on an event loop, which it would have to wait for, it closes behind the
@@ -136,6 +138,9 @@ type Stats struct {
 	HandshakesFailed uint64 // accepted connections whose TLS handshake failed
 	AcceptErrors     uint64 // failed accepts, e.g. for want of descriptors
 	AcceptsRefused   uint64 // accepted and closed at once: over MaxConnectionsPerIP, or an address already connected
+
+	LoopLatency time.Duration // how long the slowest event loop takes to get to what it is asked to do; sampled each 100 ms
+	LoopsHeldUp uint64        // times that a loop was late by 100 ms or more: a callback that takes long, or too much to do
 
 	ProxyHeadersFailed uint64 // accepted from one of Config.TrustedProxies, without a PROXY protocol header
 

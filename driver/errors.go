@@ -203,6 +203,21 @@ var (
 	ErrConnClosed error = &reason{text: "the connection is closed", as: net.ErrClosed}
 )
 
+// LeftError is the cause of a Shutdown that ended before its connections did. What is counted was dropped.
+type LeftError struct {
+	Connections int   // established ones, and those that were about to be
+	QueuedBytes int   // that were not sent
+	Err         error // the context's
+}
+
+// Error says it in a line.
+func (e *LeftError) Error() string {
+	return fmt.Sprintf("%d connections with %d queued bytes were left: %v", e.Connections, e.QueuedBytes, e.Err)
+}
+
+// Unwrap gives the context's error.
+func (e *LeftError) Unwrap() error { return e.Err }
+
 // reason is a sentinel error that also matches one of the standard library's.
 type reason struct {
 	text string

@@ -40,6 +40,14 @@ type Subscriber interface {
 	OnConnectionDisconnected(Event)
 }
 
+// ShutdownSubscriber is a Subscriber that is also told when Driver.Shutdown begins: nobody new comes in, and those that are
+// there can still be sent something, e.g. when to come back.
+type ShutdownSubscriber interface {
+	Subscriber
+	// OnShutdown is called once, on the goroutine that called Shutdown, before that closes the first connection.
+	OnShutdown()
+}
+
 // SubscriberFuncs makes functions a Subscriber. Either may be nil.
 type SubscriberFuncs struct{ Established, Disconnected func(Event) }
 
@@ -131,6 +139,30 @@ func (b *EventBus) DispatchEstablished(ev Event, onPanic func(recovered any, sta
 // DispatchDisconnected is DispatchEstablished for OnConnectionDisconnected.
 func (b *EventBus) DispatchDisconnected(ev Event, onPanic func(recovered any, stack []byte)) {
 	b.dispatch(ev, false, onPanic)
+}
+
+// dispatchShutdown calls every ShutdownSubscriber.
+func (b *EventBus) dispatchShutdown(onPanic func(recovered any, stack []byte)) {
+	list := b.list.Load()
+	if list == nil {
+		return
+	}
+	for _, s := range *list {
+		if t := s.target.Load(); t != nil {
+			if subscriber, ok := t.subscriber.(ShutdownSubscriber); ok {
+				contained(subscriber.OnShutdown, onPanic)
+			}
+		}
+	}
+}
+
+func contained(f func(), onPanic func(any, []byte)) {
+	defer func() {
+		if v := recover(); v != nil {
+			onPanic(v, debug.Stack())
+		}
+	}()
+	f()
 }
 
 func (b *EventBus) dispatch(ev Event, established bool, onPanic func(any, []byte)) {

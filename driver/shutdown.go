@@ -4,33 +4,75 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/netip"
 	"slices"
+	"time"
 )
 
 // Shutdown implements Driver.
 func (d *core) Shutdown(ctx context.Context) error {
-	d.beginClosing()
-	d.registry.each(func(c *conn) bool { c.Close(ErrShutdown); return true })
+	if d.beginClosing() {
+		d.bus.dispatchShutdown(func(v any, stack []byte) { d.logPanic(netip.AddrPort{}, v, stack) })
+	}
 	d.abandonPending()
 	if inCallback() {
 		go d.Shutdown(ctx)
 		return &Error{Op: "Shutdown", Code: ErrSocketClose, Err: errInCallback}
 	}
+	d.closeAll(ctx)
 	var err error
 	select {
 	case <-d.empty:
 	case <-ctx.Done():
-		err = &Error{Op: "Shutdown", Code: ErrSocketClose, Err: ctx.Err()}
+		if left := d.left(ctx.Err()); left.Connections > 0 {
+			err = &Error{Op: "Shutdown", Code: ErrSocketClose, Err: left}
+		}
 	}
 	return errors.Join(err, d.Close())
 }
 
-// beginClosing lets nothing new in.
-func (d *core) beginClosing() {
+// closeAll closes the established connections, spread over Config.ShutdownSpread, or three quarters of what ctx leaves.
+func (d *core) closeAll(ctx context.Context) {
+	var all []*conn
+	d.registry.each(func(c *conn) bool { all = append(all, c); return true })
+	spread, begun := d.cfg.ShutdownSpread, time.Now()
+	if deadline, ok := ctx.Deadline(); ok {
+		spread = min(spread, max(0, deadline.Sub(begun)*3/4))
+	}
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for i, c := range all {
+		const atOnce = time.Millisecond // waiting for less is not worth it
+		due := time.Duration(float64(spread) * float64(i) / float64(len(all)))
+		if wait := due - time.Since(begun); wait > atOnce {
+			timer.Reset(wait)
+			select {
+			case <-timer.C:
+			case <-d.empty:
+				return
+			case <-ctx.Done():
+				return
+			}
+		}
+		c.Close(ErrShutdown)
+	}
+}
+
+// left is what is not closed.
+func (d *core) left(cause error) *LeftError {
+	d.mu.Lock()
+	e := &LeftError{Connections: d.attached, Err: cause}
+	d.mu.Unlock()
+	d.registry.each(func(c *conn) bool { e.QueuedBytes += c.link.Buffered(); return true })
+	return e
+}
+
+// beginClosing lets nothing new in; false when that was begun before.
+func (d *core) beginClosing() (first bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.closing.Swap(true) {
-		return
+		return false
 	}
 	if err := d.stopListenLocked(); err != nil {
 		d.cfg.Logger.Warn("driver: closing the listener", "err", err)
@@ -39,6 +81,7 @@ func (d *core) beginClosing() {
 		dial.giveUp(ErrShutdown)
 	}
 	d.emptyLocked()
+	return true
 }
 
 // isPending notes that c has a link and is not established: it has yet to say whom it is from, or to shake hands.

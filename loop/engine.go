@@ -25,6 +25,7 @@ type Engine struct {
 	// Atomic: the local address of the connection that came last.
 	lastLocal atomic.Pointer[netip.AddrPort]
 
+	watch     watch
 	enrolling gate
 	spare     spare
 
@@ -69,6 +70,7 @@ func NewEngine(cfg link.Config) (*Engine, error) {
 		e.loops = append(e.loops, l)
 	}
 	go e.clock.run()
+	e.startWatch()
 	return e, nil
 }
 
@@ -136,6 +138,8 @@ func (e *Engine) Stats() (s link.Stats) {
 		s.BytesReceived += l.received.Load()
 		s.BytesSent += l.sent.Load()
 		s.ReadsPaused += l.paused.Load()
+		s.LoopsHeldUp += l.slow.Load()
+		s.LoopLatency = max(s.LoopLatency, l.probe.latency(e.clock.now()))
 	}
 	return s
 }
@@ -143,6 +147,7 @@ func (e *Engine) Stats() (s link.Stats) {
 // Close implements link.Transport.
 func (e *Engine) Close() {
 	e.closeOnce.Do(func() {
+		e.stopWatch()
 		e.enrolling.close()
 		for _, l := range e.loops {
 			close(l.reattacher.stop)

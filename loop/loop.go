@@ -33,7 +33,9 @@ type Loop struct {
 	received atomic.Uint64
 	sent     atomic.Uint64
 	paused   atomic.Uint64
+	slow     atomic.Uint64 // times that it was held up
 
+	probe probe
 	wheel wheel
 
 	// Guarded by mu, a leaf.

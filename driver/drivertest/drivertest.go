@@ -57,6 +57,7 @@ func RunMixed(t *testing.T, newServer, newClient func(driver.Config) (driver.Dri
 		{"Adopt", adoptProperties()},
 		{"Hijack", hijackProperties()},
 		{"Proxy", proxyProperties()},
+		{"Shutdown", shutdownProperties()},
 		{"Handles", handleProperties()},
 		{"Concurrency", concurrencyProperties()},
 	} {

@@ -53,6 +53,10 @@ type Stats struct {
 	BytesReceived uint64
 	BytesSent     uint64
 	ReadsPaused   uint64
+
+	// Of event loops, where there are any.
+	LoopsHeldUp uint64        // times that one was late for long
+	LoopLatency time.Duration // how long the slowest now takes to get to a task
 }
 
 // Reasons for which the transport itself ends a connection. Others are io.EOF for the peer's orderly close, the system's errors, a

@@ -1,0 +1,4 @@
+package driver
+
+// ParseProxyHeader gives the tests the parser of PROXY protocol headers.
+var ParseProxyHeader = parseProxyHeader

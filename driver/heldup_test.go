@@ -1,0 +1,79 @@
+//go:build unix
+
+package driver_test
+
+import (
+	"bytes"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"gridstream/driver"
+)
+
+// logbook is a Logger's output, for tests that look at it.
+type logbook struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (l *logbook) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.buf.Write(b)
+}
+
+func (l *logbook) lines(with string) (found []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for line := range strings.Lines(l.buf.String()) {
+		if strings.Contains(line, with) {
+			found = append(found, line)
+		}
+	}
+	return found
+}
+
+func TestCallbackThatHoldsTheLoopUpShows(t *testing.T) {
+	out := &logbook{}
+	release := make(chan struct{})
+	server, err := driver.New(driver.Config{
+		EventLoops: 1,
+		Logger:     slog.New(slog.NewTextHandler(out, nil)),
+		OnPacket:   func(driver.Conn, []byte) { <-release },
+	})
+	require.NoError(t, err)
+	defer server.Close()
+	client, err := driver.New(driver.Config{EventLoops: 1})
+	require.NoError(t, err)
+	defer client.Close()
+	for _, d := range []*driver.Stream{server, client} {
+		require.NoError(t, d.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	}
+	require.NoError(t, server.StartListen(0))
+	addr := netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), server.Port())
+	require.NoError(t, client.ConnectTo(addr))
+	eventually(t, "the connection", func() bool { return client.IsConnectedTo(addr) })
+	require.NoError(t, client.Send(addr, []byte("hold it up")))
+
+	eventually(t, "that it shows", func() bool { return server.Stats().LoopsHeldUp == 1 })
+	require.GreaterOrEqual(t, server.Stats().LoopLatency, 100*time.Millisecond)
+	var culprit driver.Conn
+	for c := range server.Conns() {
+		culprit = c
+	}
+	lines := out.lines("held up")
+	require.Len(t, lines, 1)
+	require.Contains(t, lines[0], culprit.RemoteAddr().String())
+
+	close(release)
+	eventually(t, "that it is over", func() bool { return len(out.lines("in time again")) == 1 })
+	eventually(t, "a small latency", func() bool { return server.Stats().LoopLatency < 100*time.Millisecond })
+	require.EqualValues(t, 1, server.Stats().LoopsHeldUp)
+	require.Len(t, out.lines("held up"), 1)
+}
