@@ -278,13 +278,20 @@ func (d *core) Broadcast(packet []byte, to func(Conn) bool) int {
 	frame := bytebufferpool.Get()
 	defer bytebufferpool.Put(frame)
 	frame.B = d.cfg.Framing.AppendFrame(frame.B, packet)
+	t := d.transport()
+	if t == nil {
+		return 0
+	}
 	sent := 0
-	d.registry.each(func(c *conn) bool {
-		if c.isOpen() && (to == nil || to(c)) && c.sendFrame(frame.B) {
-			sent++
-		}
-		return true
+	t.Batch(func() {
+		d.registry.each(func(c *conn) bool {
+			if c.isOpen() && (to == nil || to(c)) && c.sendFrame(frame.B) {
+				sent++
+			}
+			return true
+		})
 	})
+	d.stripes[0].packetsSent.Add(uint64(sent))
 	return sent
 }
 

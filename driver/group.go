@@ -80,33 +80,48 @@ func (g *Group) Broadcast(packet []byte) int {
 	*scratch = append(*scratch, g.members...)
 	g.mu.RUnlock()
 
-	frame := bytebufferpool.Get()
-	defer bytebufferpool.Put(frame)
-	var encodedFor *core
 	sent := 0
-	for _, c := range *scratch {
-		own, ok := c.(*conn)
+	for members := *scratch; len(members) > 0; {
+		own, ok := members[0].(*conn)
 		if !ok {
-			err := c.Send(packet)
-			if err == nil {
+			if err := members[0].Send(packet); err == nil {
 				sent++
 			} else if errors.Is(err, net.ErrClosed) {
-				g.Remove(c)
+				g.Remove(members[0])
 			}
+			members = members[1:]
 			continue
 		}
-		if own.core.checkPacket(packet) != nil {
-			continue
-		}
-		if own.core != encodedFor {
-			frame.B = own.core.cfg.Framing.AppendFrame(frame.B[:0], packet)
-			encodedFor = own.core
-		}
-		if own.sendFrame(frame.B) {
-			sent++
-		}
+		n, visited := own.core.broadcastTo(members, packet)
+		sent += n
+		members = members[visited:]
 	}
 	return sent
+}
+
+// broadcastTo queues packet for those at the beginning of members that are of this driver, encoded once. It returns for how many,
+// and how many those are.
+func (d *core) broadcastTo(members []Conn, packet []byte) (sent, visited int) {
+	invalid := d.checkPacket(packet) != nil
+	frame := bytebufferpool.Get()
+	defer bytebufferpool.Put(frame)
+	if !invalid {
+		frame.B = d.cfg.Framing.AppendFrame(frame.B, packet)
+	}
+	d.transport().Batch(func() {
+		for _, c := range members {
+			own, ok := c.(*conn)
+			if !ok || own.core != d {
+				return
+			}
+			visited++
+			if !invalid && own.sendFrame(frame.B) {
+				sent++
+			}
+		}
+	})
+	d.stripes[0].packetsSent.Add(uint64(sent))
+	return sent, visited
 }
 
 // groupSlices keeps the slices into which members are copied to be sent to without a lock.

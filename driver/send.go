@@ -33,7 +33,7 @@ func (c *conn) send(packet []byte) error {
 	return nil
 }
 
-// sendFrame queues a packet that is encoded already, for Broadcast.
+// sendFrame queues a packet that is encoded already, for Broadcast, which counts it in the driver's Stats.
 func (c *conn) sendFrame(frame []byte) bool {
 	if c.secure != nil && !c.secure.ready.Load() {
 		return false
@@ -41,7 +41,6 @@ func (c *conn) sendFrame(frame []byte) bool {
 	err := c.link.Write(nil, frame, len(frame))
 	if err == nil {
 		c.sent.Add(1)
-		c.core.stripe(c).packetsSent.Add(1)
 		return true
 	}
 	if errors.Is(err, link.ErrFull) {

@@ -25,6 +25,7 @@ type Engine struct {
 	// Atomic: the local address of the connection that came last.
 	lastLocal atomic.Pointer[netip.AddrPort]
 
+	batches   batches
 	watch     watch
 	enrolling gate
 	spare     spare

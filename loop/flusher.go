@@ -23,9 +23,13 @@ import (
 // BenchmarkSendFromGoroutines has the figures.
 type flusher struct {
 	// Immutable.
-	poller *netpoll.Poller
-	bell   bell // rung to wake the goroutine: unlike Poller.Trigger it allocates nothing
-	done   chan struct{}
+	batches *batches
+	poller  *netpoll.Poller
+	bell    bell // rung to wake the goroutine: unlike Poller.Trigger it allocates nothing
+	done    chan struct{}
+
+	// Owned by the goroutine.
+	seen uint64 // of batches
 
 	// Atomic.
 	head atomic.Pointer[Conn]
@@ -40,12 +44,12 @@ type flusher struct {
 	unusable bool          // closed
 }
 
-func newFlusher() (*flusher, error) {
+func newFlusher(b *batches) (*flusher, error) {
 	poller, err := netpoll.OpenPoller()
 	if err != nil {
 		return nil, err
 	}
-	f := &flusher{poller: poller, done: make(chan struct{}), watched: make(map[int]*Conn)}
+	f := &flusher{batches: b, poller: poller, done: make(chan struct{}), watched: make(map[int]*Conn)}
 	if f.bell, err = newBell(); err == nil {
 		if err = poller.AddRead(&netpoll.PollAttachment{FD: f.bell.r}, false); err == nil {
 			return f, nil
@@ -61,6 +65,7 @@ func (f *flusher) run() {
 	_ = f.poller.Polling(func(fd int, _ netpoll.IOEvent, _ netpoll.IOFlags) error {
 		if fd == f.bell.r {
 			f.bell.hush()
+			f.batches.settle(&f.seen)
 			f.drainDirty()
 			return nil
 		}

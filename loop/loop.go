@@ -49,7 +49,7 @@ func newLoop(e *Engine) (*Loop, error) {
 	l.reattacher.wake = make(chan struct{}, 1)
 	l.reattacher.stop = make(chan struct{})
 	var err error
-	if l.flusher, err = newFlusher(); err != nil {
+	if l.flusher, err = newFlusher(&e.batches); err != nil {
 		return nil, err
 	}
 	l.client, err = gnet.NewClient(&handler{loop: l},

@@ -88,6 +88,9 @@ func (t *transport) leave(c *conn) {
 	t.running.Done()
 }
 
+// Batch implements link.Transport: the writers' goroutines mostly run when it is over.
+func (t *transport) Batch(f func()) { f() }
+
 // Stats implements link.Transport.
 func (t *transport) Stats() link.Stats {
 	s := link.Stats{ReadsPaused: t.paused.Load()}

@@ -18,6 +18,8 @@ type Transport interface {
 	// Attach makes a link of nc, which it owns from then on, also when it fails; then h is not called. It gives the link to set,
 	// and then events to h. It blocks until OnOpen returned, and must not be called in a callback.
 	Attach(nc *net.TCPConn, h Handler, set func(Link)) error
+	// Batch calls f, which sends to many connections. What they get in batches that follow closely may go out together.
+	Batch(f func())
 	// Stats is a snapshot of the counters.
 	Stats() Stats
 	// Close ends every link at once, with ErrTransportClosed where there is no other reason, and every goroutine. All OnClose calls
