@@ -119,7 +119,7 @@ func inUpdate() bool { return calledBy("driver.(*core).deliverQueued") }
 // inCallback reports whether the caller is a callback on an event loop, or on another goroutine that closing waits for.
 func inCallback() bool {
 	return calledBy("driver.(*conn).OnOpen", "driver.(*conn).OnData", "driver.(*conn).OnWake",
-		"driver.(*conn).OnClose", "driver.(*conn).stepDone", "(*Session).coroutine.func1", "stdnet.(*conn).handshake",
+		"driver.(*conn).OnClose", "driver.(*conn).stepDone", "(*Session).coroutine.func1", "stdnet.(*conn).handshake", "stdnet.(*conn).readOnce",
 		"driver.(*core).connect")
 }
 

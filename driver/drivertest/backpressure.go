@@ -2,15 +2,18 @@ package drivertest
 
 import (
 	"context"
+	"math"
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"gridstream/driver"
+	"gridstream/loop/tcp"
 )
 
 func backpressureProperties() []property {
@@ -25,6 +28,7 @@ func backpressureProperties() []property {
 		{"SendContextManyWaiters", sendContextManyWaiters},
 		{"LargestPacketThroughSmallBuffers", largestThroughSmallBuffers},
 		{"PeerEndsWhileNotRead", peerEndsWhileNotRead},
+		{"BreaksWhilePaused", breaksWhilePaused},
 	}
 }
 
@@ -274,4 +278,44 @@ func peerEndsWhileNotRead(s *suite) {
 		k.complete(s, "sent before the end", []int{n})
 		require.ErrorIs(s, server.awaitEnd(sc), driver.ErrPeerClosed)
 	}
+}
+
+// breaksWhilePaused: what the peer sent before it went can still be read, however long this side pauses, though this side's own
+// packets no longer get anywhere.
+func breaksWhilePaused(s *suite) {
+	const linger, count = 50 * time.Millisecond, 50
+	var got atomic.Int64
+	server := s.server(driver.Config{LingerTimeout: linger, OnPacket: func(driver.Conn, []byte) { got.Add(1) }})
+	nc := s.dialRaw(server)
+	peer := s.secured(nc)
+	_, err := peer.Write(frame([]byte("first")))
+	require.NoError(s, err)
+	s.await("the first packet", func() bool { return got.Load() == 1 })
+	c, ok := server.Conn(nc.LocalAddr().(*net.TCPAddr).AddrPort())
+	require.True(s, ok)
+	c.PauseReading()
+	s.await("the pause", func() bool { return c.Stats().Paused })
+	for range count {
+		_, err := peer.Write(frame([]byte("more")))
+		require.NoError(s, err)
+	}
+	s.await("that the kernel has them", func() bool { return unacked(nc.(*net.TCPConn)) == 0 })
+	require.NoError(s, nc.Close())
+	s.await("that nobody is there to send to", func() bool { return c.Send([]byte("anybody?")) != nil })
+	pace(5 * linger)
+	c.ResumeReading()
+	s.await("the end", func() bool { return server.Stats().Disconnected == 1 })
+	require.EqualValues(s, 1+count, got.Load())
+}
+
+// unacked is what the other end's kernel has not taken yet; 0 where the system does not tell.
+func unacked(nc *net.TCPConn) (n int32) {
+	rc, err := nc.SyscallConn()
+	if err != nil {
+		return 0
+	}
+	if rc.Control(func(fd uintptr) { n = tcp.Unacked(int(fd)) }) != nil || n == math.MaxInt32 {
+		return 0
+	}
+	return n
 }

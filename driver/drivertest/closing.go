@@ -310,7 +310,9 @@ func closeDoesNotWait(s *suite) {
 		if end == "receiver" {
 			n, c = l.server, l.sc
 		}
+		begun := time.Now()
 		s.must("Close", func() { assert.NoError(s, n.Close()) })
+		require.Less(s, time.Since(begun), patience/10, "Close is at once")
 		ev, ok := n.events.end(c)
 		require.True(s, ok, "Close returned before Disconnected")
 		require.ErrorIs(s, ev.Reason, driver.ErrShutdown)

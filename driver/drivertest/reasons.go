@@ -31,6 +31,7 @@ func reasonProperties() []property {
 			require.ErrorIs(s, reason, driver.ErrPeerClosed)
 			require.ErrorIs(s, reason, io.EOF)
 		}},
+		{"Truncated", reasonTruncated},
 		{"ErrDisconnected", reasonDisconnected},
 		{"OwnReason", reasonOwn},
 		{"OwnReasonThatWrapsAStandardError", reasonOwnWraps},
@@ -274,4 +275,24 @@ func reasonConnectTimeout(s *suite) {
 		}
 	}
 	s.Skip("this system's backlog does not fill up")
+}
+
+// reasonTruncated: a TLS stream that ends without the peer's close_notify may have been cut by anybody, also between two records.
+// Without TLS there is no telling.
+func reasonTruncated(s *suite) {
+	server := s.server(driver.Config{})
+	nc := s.dialRaw(server)
+	_, err := s.secured(nc).Write(frame([]byte("the last")))
+	require.NoError(s, err)
+	server.expect("the last")
+	c, ok := server.Conn(nc.LocalAddr().(*net.TCPAddr).AddrPort())
+	require.True(s, ok)
+	require.NoError(s, nc.(*net.TCPConn).CloseWrite())
+	reason := server.awaitEnd(c)
+	if s.secure {
+		require.ErrorIs(s, reason, io.ErrUnexpectedEOF)
+		require.NotErrorIs(s, reason, driver.ErrPeerClosed)
+		return
+	}
+	require.ErrorIs(s, reason, driver.ErrPeerClosed)
 }

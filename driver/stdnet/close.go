@@ -93,6 +93,16 @@ func (c *conn) lingerLeftLocked(now time.Time) time.Duration {
 	return min(c.progress.Add(c.t.cfg.Linger).Sub(now), c.limit.Sub(now))
 }
 
+// detaching is a Detach under way.
+type detaching struct {
+	// Immutable.
+	reason error
+	over   chan struct{} // closed when the reader is done
+
+	// Written before over is closed.
+	done bool // the socket is the caller's
+}
+
 // Detach implements link.Link. What is queued is written before it returns.
 func (c *conn) Detach(reason error) (net.Conn, []byte, error) {
 	c.mu.Lock()
@@ -100,13 +110,13 @@ func (c *conn) Detach(reason error) (net.Conn, []byte, error) {
 		c.mu.Unlock()
 		return nil, nil, link.ErrClosed
 	}
-	c.detaching = make(chan struct{})
-	c.setReasonLocked(reason)
+	d := &detaching{reason: reason, over: make(chan struct{})}
+	c.detaching = d
 	c.interruptReadLocked()
 	c.mu.Unlock()
-	<-c.detaching
+	<-d.over
 	switch {
-	case !c.detached:
+	case !d.done:
 		return nil, nil, link.ErrClosed
 	case c.tls != nil:
 		return c.tls, nil, nil

@@ -25,14 +25,15 @@ type conn struct {
 	stripe        *stripe
 
 	// Immutable after StartTLS.
-	tls *tls.Conn // nil: plain
+	tls          *tls.Conn // nil: plain
+	renegotiates bool      // its configuration would
 
 	// Atomic: written under mu.
 	state atomic.Uint32
 
 	// Atomic.
 	received, sent atomic.Uint64
-	lastRead       atomic.Int64 // UnixNano; with an idle limit
+	lastRead       atomic.Int64 // on the transport's clock; with an idle limit
 	shaken         atomic.Bool  // the handshake is done
 
 	// Guarded by mu. mailbox.mu -> mu.
@@ -42,20 +43,20 @@ type conn struct {
 	inFlight  int                        // bytes that the writer has
 	reason    error                      // the first one
 	pauses    link.Pause
-	deadline  *time.Timer   // of SetDeadline; nil: none
-	writeBy   time.Time     // the write deadline that is set
-	progress  time.Time     // when bytes last left, or began to wait
-	limit     time.Time     // closing or broken: the latest end
-	unacked   int32         // closing: what the kernel had not delivered when last looked
-	corked    bool          // a callback is running; what it sends goes out when it returns
-	writing   bool          // there is a writer
-	rearm     bool          // the read deadline is not the idle limit's
-	starved   bool          // a Write found the queue full, and OnDrained was not called since
-	eof       bool          // the peer's FIN was seen
-	broken    bool          // a write failed; reading goes on, since what came before may still be there
-	ended     bool          // close_notify and FIN were sent
-	detached  bool          // the socket is another's
-	detaching chan struct{} // closed when the reader is done; nil: not detaching
+	deadline  *time.Timer // of SetDeadline; nil: none
+	writeBy   time.Time   // the write deadline that is set
+	progress  time.Time   // when bytes last left, or began to wait
+	limit     time.Time   // closing or broken: the latest end
+	unacked   int32       // closing: what the kernel had not delivered when last looked
+	corked    bool        // a callback is running; what it sends goes out when it returns
+	writing   bool        // there is a writer
+	rearm     bool        // the read deadline is not the idle limit's
+	starved   bool        // a Write found the queue full, and OnDrained was not called since
+	eof       bool        // the peer's FIN was seen
+	broken    bool        // a write failed; reading goes on, since what came before may still be there
+	ended     bool        // close_notify and FIN were sent
+	cut       bool        // a write ended within a record
+	detaching *detaching  // nil: nobody wants it
 }
 
 var _ link.TLS = (*conn)(nil)
@@ -63,7 +64,7 @@ var _ link.TLS = (*conn)(nil)
 func newConn(t *transport, nc *net.TCPConn, h link.Handler) *conn {
 	c := &conn{t: t, h: h, local: tcp.AddrPort(nc.LocalAddr()), remote: tcp.AddrPort(nc.RemoteAddr()), rearm: true}
 	c.state.Store(uint32(link.Open))
-	c.lastRead.Store(time.Now().UnixNano())
+	c.lastRead.Store(int64(t.now()))
 	c.sock = &socket{TCPConn: nc, c: c}
 	c.changed.L = &c.mu
 	return c
@@ -127,6 +128,7 @@ func (c *conn) StartTLS(cfg *tls.Config, client bool, unread []byte) {
 	c.sock.unread = unread
 	if client {
 		c.tls = tls.Client(c.sock, cfg)
+		c.renegotiates = cfg.Renegotiation != tls.RenegotiateNever
 	} else {
 		c.tls = tls.Server(c.sock, cfg)
 	}
@@ -149,11 +151,16 @@ func (c *conn) SetDeadline(d time.Duration) {
 		c.deadline = nil
 	}
 	if d > 0 && c.State() == link.Open && !c.broken {
-		c.deadline = time.AfterFunc(d, func() {
-			if c.State() == link.Open {
+		var timer *time.Timer
+		timer = time.AfterFunc(d, func() {
+			c.mu.Lock()
+			due := c.deadline == timer && c.State() == link.Open
+			c.mu.Unlock()
+			if due {
 				c.guard(c.h.OnDeadline)
 			}
 		})
+		c.deadline = timer
 	}
 }
 
@@ -201,5 +208,5 @@ func (c *conn) interruptReadLocked() {
 // interruptWriteLocked has the writer look at the state, when it next has to wait.
 func (c *conn) interruptWriteLocked() {
 	c.writeBy = past
-	_ = c.sock.SetWriteDeadline(past)
+	_ = c.sock.TCPConn.SetWriteDeadline(past)
 }

@@ -3,7 +3,6 @@ package stdnet
 import (
 	"errors"
 	"io"
-	"net"
 	"os"
 	"time"
 
@@ -15,8 +14,10 @@ import (
 // readSize is how much is read at once: an idle connection keeps a buffer of it.
 const readSize = 4 << 10
 
-// read is the reader: the life of a connection, from OnOpen on.
-func (c *conn) read() {
+// run is the reader: the life of a connection.
+func (c *conn) run(opened chan<- struct{}) {
+	c.callback(c.h.OnOpen)
+	close(opened)
 	buf := make([]byte, readSize)
 	for c.mayRead() {
 		if c.tls != nil && !c.shaken.Load() {
@@ -25,9 +26,6 @@ func (c *conn) read() {
 		}
 		n, err := c.readOnce(buf)
 		if n > 0 {
-			if c.t.cfg.Idle > 0 {
-				c.lastRead.Store(time.Now().UnixNano())
-			}
 			c.deliver(buf[:n])
 		}
 		if err != nil {
@@ -38,7 +36,8 @@ func (c *conn) read() {
 	c.finish()
 }
 
-func (c *conn) readOnce(buf []byte) (int, error) {
+func (c *conn) readOnce(buf []byte) (n int, err error) {
+	defer link.Contain(c, c.h) // with TLS it calls, e.g., a ClientSessionCache of the application's
 	if c.tls != nil {
 		return c.tls.Read(buf)
 	}
@@ -47,9 +46,16 @@ func (c *conn) readOnce(buf []byte) (int, error) {
 
 // handshake does the handshake, or ends the connection.
 func (c *conn) handshake() {
-	err := error(nil)
-	c.guard(func() { err = c.tls.Handshake() }) // a callback of the tls.Config may panic
-	if err != nil {
+	err := tlsadapter.ErrRenegotiation
+	if !c.renegotiates {
+		err = nil
+		c.guard(func() { err = c.tls.Handshake() }) // a callback of the tls.Config may panic
+	}
+	switch {
+	case err == nil:
+	case c.sock.fin:
+		c.Close(tlsadapter.ErrTruncated)
+	default:
 		c.Close(tlsadapter.Describe("handshake", err))
 	}
 	if c.State() == link.Open {
@@ -69,6 +75,7 @@ func (c *conn) handshakeGoesOn() bool {
 	if c.State() != link.Open {
 		return false
 	}
+	c.rearm = true
 	_ = c.sock.SetReadDeadline(time.Time{})
 	return true
 }
@@ -86,13 +93,17 @@ func (c *conn) mayRead() bool {
 		return false
 	}
 	if paused {
-		c.lastRead.Store(time.Now().UnixNano())
+		c.lastRead.Store(int64(c.t.now()))
+		c.rearm = true
+		if c.broken { // what is left could not be read meanwhile
+			c.limit = time.Now().Add(c.t.cfg.Linger)
+		}
 	}
 	if c.rearm {
 		c.rearm = false
 		var by time.Time
 		if c.t.cfg.Idle > 0 {
-			by = time.Unix(0, c.lastRead.Load()).Add(c.t.cfg.Idle)
+			by = c.t.began.Add(time.Duration(c.lastRead.Load()) + c.t.cfg.Idle)
 		}
 		if c.broken && (by.IsZero() || c.limit.Before(by)) {
 			by = c.limit
@@ -111,47 +122,35 @@ func (c *conn) readFailed(err error) {
 	}
 	if isTimeout(err) {
 		c.rearm = true
-		now := time.Now()
 		switch idle := c.t.cfg.Idle; {
 		case c.pauses != 0:
-		case c.broken && !now.Before(c.limit):
+		case c.broken && !time.Now().Before(c.limit):
 			c.abortLocked(link.ErrLinger)
-		case idle > 0 && now.Sub(time.Unix(0, c.lastRead.Load())) >= idle:
+		case idle > 0 && c.t.now()-time.Duration(c.lastRead.Load()) >= idle:
 			c.abortLocked(link.ErrIdle)
 		}
 		return
 	}
-	switch reason, orderly := c.reasonOf(err); {
-	case c.tls != nil && !isSystem(reason) && !errors.Is(err, io.ErrUnexpectedEOF):
-		c.closeLocked(reason) // close_notify or a broken protocol: the peer gets what is queued, an alert, and ours
-	case orderly:
-		c.eofLocked(reason)
-	default:
-		c.abortLocked(reason)
-	}
-}
-
-// reasonOf is the reason for which a failed read ends the connection. orderly: the peer may still read.
-func (c *conn) reasonOf(err error) (reason error, orderly bool) {
 	var call *os.SyscallError
 	switch {
-	case errors.Is(err, io.EOF):
-		return io.EOF, true
 	case errors.As(err, &call):
-		return call, false
+		c.abortLocked(call)
+	case c.tls == nil && c.sock.fin:
+		c.eofLocked(io.EOF)
 	case c.tls == nil:
-		return err, false
-	case errors.Is(err, io.ErrUnexpectedEOF):
-		err = tlsadapter.ErrTruncated
-	default:
-		err = tlsadapter.Describe("read", err)
+		c.abortLocked(err)
+	case c.sock.fin: // crypto/tls would have stopped at close_notify
+		c.eofLocked(c.receiveError(tlsadapter.ErrTruncated))
+	case errors.Is(err, io.EOF): // close_notify
+		c.closeLocked(io.EOF)
+	default: // crypto/tls has sent an alert
+		c.closeLocked(c.receiveError(tlsadapter.Describe("read", err)))
 	}
-	return &driver.Error{Op: "connection", Code: driver.ErrReceive, Address: c.remote, Err: err}, true
 }
 
-func isSystem(err error) bool {
-	var call *os.SyscallError
-	return errors.As(err, &call)
+// receiveError is the reason of a connection whose TLS stream came to an end that it should not.
+func (c *conn) receiveError(err error) error {
+	return &driver.Error{Op: "connection", Code: driver.ErrReceive, Address: c.remote, Err: err}
 }
 
 func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
@@ -200,25 +199,30 @@ func (c *conn) finish() {
 	for c.writing || c.State() != link.Closed && (c.detaching == nil || c.out != nil) {
 		c.changed.Wait()
 	}
-	c.detached = c.State() != link.Closed && !c.broken
+	d := c.detaching
+	if d != nil && c.State() != link.Closed && !c.broken {
+		c.setReasonLocked(d.reason)
+		d.done = true
+	}
+	c.setReasonLocked(link.ErrLinger) // broken, while detaching
 	c.state.Store(uint32(link.Closed))
 	if c.deadline != nil {
 		c.deadline.Stop()
 	}
-	reason, ended := c.reason, c.ended || c.broken
+	reason, mayNotify := c.reason, c.tls != nil && !c.ended && !c.broken && !c.cut
 	c.mu.Unlock()
-	if c.detached {
-		c.sock.free.Store(true)
-		_ = c.sock.SetDeadline(time.Time{})
+	if d != nil && d.done {
+		c.sock.mode.Store(detached)
+		_ = c.sock.TCPConn.SetDeadline(time.Time{})
 	} else {
-		if c.tls != nil && !ended {
+		if mayNotify {
 			c.sendCloseNotify()
 		}
 		c.sock.Close()
 	}
 	c.guard(func() { c.h.OnClose(reason) })
-	if c.detaching != nil {
-		close(c.detaching)
+	if d != nil {
+		close(d.over)
 	}
 	c.t.leave(c)
 }
@@ -226,9 +230,7 @@ func (c *conn) finish() {
 // sendCloseNotify tells the peer of a connection that ends that is aborted, if it takes that at once.
 func (c *conn) sendCloseNotify() {
 	const atOnce = 10 * time.Millisecond
-	c.sock.free.Store(true)
-	_ = c.sock.SetWriteDeadline(time.Now().Add(atOnce))
+	c.sock.mode.Store(ending)
+	_ = c.sock.TCPConn.SetWriteDeadline(time.Now().Add(atOnce))
 	_ = c.tls.CloseWrite()
 }
-
-var _ net.Conn = (*socket)(nil)

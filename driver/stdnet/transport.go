@@ -2,6 +2,7 @@ package stdnet
 
 import (
 	"context"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -17,7 +18,8 @@ import (
 // transport is the connections of a driver.
 type transport struct {
 	// Immutable.
-	cfg link.Config
+	cfg   link.Config
+	began time.Time
 
 	// Atomic.
 	paused  atomic.Uint64
@@ -39,8 +41,11 @@ type stripe struct {
 }
 
 func start(cfg link.Config) (link.Transport, error) {
-	return &transport{cfg: cfg, conns: make(map[*conn]struct{})}, nil
+	return &transport{cfg: cfg, began: time.Now(), conns: make(map[*conn]struct{})}, nil
 }
+
+// now is the time since the transport began: no clock that somebody sets.
+func (t *transport) now() time.Duration { return time.Since(t.began) }
 
 // Dial implements link.Transport.
 func (t *transport) Dial(ctx context.Context, addr netip.AddrPort) (*net.TCPConn, error) {
@@ -62,8 +67,9 @@ func (t *transport) Attach(nc *net.TCPConn, h link.Handler, set func(link.Link))
 		return link.ErrTransportClosed
 	}
 	set(c)
-	c.callback(c.h.OnOpen)
-	go c.read()
+	opened := make(chan struct{})
+	go c.run(opened)
+	<-opened
 	return nil
 }
 
@@ -123,9 +129,25 @@ type socket struct {
 
 	// Owned by the reader.
 	unread []byte // received before StartTLS
+	fin    bool   // the peer's FIN was read
 
 	// Atomic: written by the reader.
-	free atomic.Bool // of the limits: the connection's new owner's, or ending
+	mode atomic.Uint32
+}
+
+// Modes of a socket.
+const (
+	limited  uint32 = iota // by the configuration
+	ending                 // one write more, which does not wait
+	detached               // its new owner's
+)
+
+// SetWriteDeadline implements net.Conn. crypto/tls sets one of its own for close_notify: not as long as they are ours.
+func (s *socket) SetWriteDeadline(t time.Time) error {
+	if s.mode.Load() != detached {
+		return nil
+	}
+	return s.TCPConn.SetWriteDeadline(t)
 }
 
 // Read implements net.Conn.
@@ -139,18 +161,30 @@ func (s *socket) Read(b []byte) (int, error) {
 	for isTimeout(err) && s.c.handshakeGoesOn() {
 		n, err = s.TCPConn.Read(b)
 	}
-	if n > 0 && !s.free.Load() {
+	if s.mode.Load() == detached {
+		return n, err
+	}
+	if n > 0 {
 		s.c.received.Add(uint64(n))
 		s.c.stripe.received.Add(uint64(n))
+		if s.c.t.cfg.Idle > 0 {
+			s.c.lastRead.Store(int64(s.c.t.now()))
+		}
 	}
+	s.fin = s.fin || err == io.EOF
 	return n, err
 }
 
 // Write implements net.Conn.
 func (s *socket) Write(b []byte) (n int, err error) {
-	if s.free.Load() {
+	if s.mode.Load() != limited {
 		return s.TCPConn.Write(b)
 	}
+	defer func() {
+		if err != nil { // crypto/tls does not tell of all, e.g. the answer to a key update
+			s.c.writeFailed(err)
+		}
+	}()
 	for moved := true; ; {
 		if err = s.c.armWrite(moved); err != nil {
 			return n, err

@@ -107,7 +107,7 @@ func (c *conn) next() (out *bytebufferpool.ByteBuffer, last bool) {
 func (c *conn) wrote(err error) {
 	c.mu.Lock()
 	c.inFlight = 0
-	if err != nil {
+	if err != nil { // crypto/tls may have kept it from socket.Write
 		c.breakLocked(err)
 	}
 	drained := c.starved && c.queuedLocked() <= c.t.cfg.OutboundLimit/2
@@ -160,7 +160,7 @@ func (c *conn) armWrite(moved bool) error {
 		if limit = c.t.cfg.Stall; limit == 0 {
 			if !c.writeBy.IsZero() {
 				c.writeBy = time.Time{}
-				_ = c.sock.SetWriteDeadline(time.Time{})
+				_ = c.sock.TCPConn.SetWriteDeadline(time.Time{})
 			}
 			return nil
 		}
@@ -171,9 +171,16 @@ func (c *conn) armWrite(moved bool) error {
 	check := min(left, limit/link.ProgressChecks)
 	if c.writeBy.Sub(now) < check/2 || c.writeBy.Sub(now) > check { // else it does as it is
 		c.writeBy = now.Add(check)
-		_ = c.sock.SetWriteDeadline(c.writeBy)
+		_ = c.sock.TCPConn.SetWriteDeadline(c.writeBy)
 	}
 	return nil
+}
+
+func (c *conn) writeFailed(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.cut = true
+	c.breakLocked(err)
 }
 
 // breakLocked: the socket takes no more bytes. What the peer sent before may still be there to read, so that reading goes on, and
@@ -185,7 +192,7 @@ func (c *conn) breakLocked(err error) {
 	}
 	c.dropQueueLocked()
 	switch {
-	case c.State() == link.Closed:
+	case c.State() == link.Closed || c.broken:
 	case c.State() != link.Open || errors.Is(err, link.ErrStall):
 		c.abortLocked(err)
 	default:
