@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"iter"
 	"net"
+	"runtime"
 )
 
 // handshake is what a Session needs only until it is established.
@@ -148,10 +149,20 @@ func (s *Session) Step() (done bool, err error) {
 func (s *Session) coroutine(h *handshake) iter.Seq[struct{}] {
 	return func(yield func(struct{}) bool) {
 		h.yield = yield
+		growStack()
 		if h.err = h.refuse; h.err == nil {
 			h.err = s.tls.Handshake()
 		}
 	}
+}
+
+// growStack has the coroutine's stack grow to the 16 KiB that a handshake needs, at once, while there is nothing on it to move. Bit by
+// bit, out of the computation, it took 4 % of a handshake's processor time.
+//
+//go:noinline
+func growStack() {
+	var frame [8 << 10]byte
+	runtime.KeepAlive(&frame)
 }
 
 // finishLocked ends the handshake: everything that was only for it is let go.
