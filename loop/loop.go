@@ -33,6 +33,7 @@ type Loop struct {
 	received atomic.Uint64
 	sent     atomic.Uint64
 	paused   atomic.Uint64
+	busy     atomic.Bool // a callback has run since KeepAwake last asked
 
 	wheel wheel
 
