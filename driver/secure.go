@@ -157,18 +157,30 @@ func (c *conn) step() {
 			c.panicked(v, nil)
 		}
 	}()
-	done, err := c.secure.session.Step()
-	if errors.Is(err, tlsadapter.ErrAborted) {
-		return
-	}
-	_ = c.secure.link.FlushSealer() // also an alert, where the handshake failed
-	switch {
-	case err != nil:
-		c.link.Close(&given{err})
-	case done:
+	if c.advance() {
 		c.secure.link.Wake()
 	}
 	c.link.Resume(pauseHandshake)
+}
+
+// stepOnLoop does a step that is light, on the loop: a worker, and the wake-up behind it, would cost more.
+func (c *conn) stepOnLoop() {
+	if c.advance() {
+		c.endHandshake()
+	}
+}
+
+// advance does a step and sends what came of it. It reports that the handshake is done.
+func (c *conn) advance() (done bool) {
+	s := c.secure
+	done, err := s.session.Step()
+	if s.session.OutputLen() > 0 {
+		_ = s.link.FlushSealer() // also an alert, where the handshake failed
+	}
+	if err != nil && !errors.Is(err, tlsadapter.ErrAborted) {
+		c.link.Close(&given{err})
+	}
+	return done
 }
 
 // endHandshake establishes the connection, on the loop, once the handshake is done.
@@ -236,7 +248,12 @@ func (c *conn) establishLate() {
 func (c *conn) decrypt(b []byte) {
 	s := c.secure
 	if !s.ready.Load() {
-		if s.session.Feed(b) {
+		switch {
+		case !s.session.Feed(b):
+		case s.session.Light():
+			c.stepOnLoop()
+			return
+		default:
 			c.core.security.submit(c)
 		}
 		if s.session.Buffered() > maxHandshakeBuffered {

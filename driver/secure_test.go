@@ -1,6 +1,8 @@
 package driver_test
 
 import (
+	"crypto/tls"
+	"net"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -50,4 +52,54 @@ func TestSecurePacketsBothWays(t *testing.T) {
 	require.NoError(t, client.DisconnectFrom(addrOf(server)))
 	require.ErrorIs(t, clientEvents.waitDisconnected(t, 1).Reason, driver.ErrDisconnected)
 	require.ErrorIs(t, serverEvents.waitDisconnected(t, 1).Reason, driver.ErrPeerClosed)
+}
+
+// The one worker is busy with somebody else's handshake: what a TLS 1.3 client sends last is taken on the loop.
+func TestFinishedNeedsNoWorker(t *testing.T) {
+	occupied, free := make(chan struct{}), make(chan struct{})
+	desc := developmentDesc()
+	desc.TLSConfig = func(c *tls.Config) {
+		pair := c.Certificates[0]
+		c.Certificates = nil
+		c.GetCertificate = func(hello *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if hello.ServerName == "slow" {
+				close(occupied)
+				<-free
+			}
+			return &pair, nil
+		}
+	}
+	server, events := newSecureServer(t, driver.Config{HandshakeWorkers: 1}, desc)
+	handshake := func(nc net.Conn, name string) chan error {
+		done := make(chan error, 1)
+		go func() { done <- tls.Client(nc, &tls.Config{InsecureSkipVerify: true, ServerName: name}).Handshake() }()
+		return done
+	}
+
+	held := &heldConn{Conn: dial(t, server), waits: make(chan struct{}), release: make(chan struct{})}
+	first := handshake(held, "quick")
+	<-held.waits
+	second := handshake(dial(t, server), "slow")
+	<-occupied
+	close(held.release)
+	require.NoError(t, <-first)
+	events.waitEstablished(t, 1)
+	close(free)
+	require.NoError(t, <-second)
+	events.waitEstablished(t, 2)
+}
+
+// heldConn holds back what is written second: of a TLS 1.3 client, what follows the ClientHello.
+type heldConn struct {
+	net.Conn
+	writes         int
+	waits, release chan struct{}
+}
+
+func (c *heldConn) Write(p []byte) (int, error) {
+	if c.writes++; c.writes == 2 {
+		close(c.waits)
+		<-c.release
+	}
+	return c.Conn.Write(p)
 }

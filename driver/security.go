@@ -88,8 +88,17 @@ func (s *security) run() {
 			return
 		}
 		c.step()
+		if s.hasJobs() {
+			c.secure.link.KeepAwake()
+		}
 		runtime.Gosched() // a step is milliseconds of computing: let the event loops have their turn
 	}
+}
+
+func (s *security) hasJobs() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.jobs) > 0
 }
 
 // next blocks until there is a job; nil when the workers are stopped.

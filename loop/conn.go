@@ -103,6 +103,9 @@ func (c *Conn) wakeOnLoop() {
 // uncorkOnLoop ends a callback: flushes what it sent, and does what it or others asked for meanwhile. What it returns, if
 // anything, the caller has gnet close.
 func (c *Conn) uncorkOnLoop() gnet.Conn {
+	if !c.loop.busy.Load() { // the line is shared with other cores
+		c.loop.busy.Store(true)
+	}
 	c.mu.Lock()
 	c.corked.Store(false)
 	if !c.watched {

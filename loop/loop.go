@@ -34,6 +34,7 @@ type Loop struct {
 	sent     atomic.Uint64
 	paused   atomic.Uint64
 	slow     atomic.Uint64 // times that it was held up
+	busy     atomic.Bool   // a callback has run since KeepAwake last asked
 
 	probe probe
 	wheel wheel

@@ -39,6 +39,18 @@ func (c *Conn) FlushSealer() error {
 	return nil
 }
 
+// KeepAwake implements link.Sealing. A loop that waits, in epoll_wait(2), keeps its P until the runtime's monitor takes it away, some
+// 100 µs later if the cores are busy: with as many Ps as workers, one of those stands still so long. A loop that looks and finds nothing yields.
+func (c *Conn) KeepAwake() {
+	for _, l := range c.loop.engine.loops {
+		if l.busy.Swap(false) {
+			l.execute(l.stayBusyOnLoop)
+		}
+	}
+}
+
+func (l *Loop) stayBusyOnLoop() { l.busy.Store(true) }
+
 // sealerSlack is what a Sealer may have waiting beyond the limit of what is queued: answers of the protocol, e.g. key updates.
 const sealerSlack = 64 << 10
 

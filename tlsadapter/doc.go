@@ -26,6 +26,7 @@
 //	on EOF: s.CloseRead()
 //	to end: s.CloseNotify(), send, close; or s.Abort() at any time
 //
+// A step that [Session.Light] calls light can be done on the loop, in place of submit.
 // Until the loop has seen done it goes on with Feed; [Session.Feed] has the protocol and why no byte is forgotten.
 // Packets that wait at a flush belong into one Seal, so that they share records.
 //

@@ -193,6 +193,57 @@ func TestFeedAsksForAStepOnlyWhenThereIsOneToDo(t *testing.T) {
 	s.Abort()
 }
 
+func TestLightIsTheStepThatOnlyComparesFinished(t *testing.T) {
+	noClient := func(*tls.Config) {}
+	for _, tc := range []struct {
+		name   string
+		client func(*tls.Config)
+		server func(*tls.Config)
+		cut    cut
+		light  []bool // of the server's steps, in order
+	}{
+		{"tls13", noClient, noClient, whole, []bool{false, true}},
+		{"tls13/byte by byte", noClient, noClient, single, []bool{false, true, true}}, // ChangeCipherSpec, Finished
+		{"tls13/second ClientHello", noClient, func(c *tls.Config) { c.CurvePreferences = []tls.CurveID{tls.CurveP384} }, whole, []bool{false, false, true}},
+		{"tls13/client certificate", noClient, func(c *tls.Config) { c.ClientAuth = tls.RequestClientCert }, whole, []bool{false, false}},
+		{"tls13/GetConfigForClient", noClient, func(c *tls.Config) {
+			c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return nil, nil }
+		}, whole, []bool{false, false}},
+		{"tls12", func(c *tls.Config) { c.MaxVersion = tls.VersionTLS12 }, noClient, whole, []bool{false, false}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			client, server := clientConfig(), serverConfig()
+			client.ClientSessionCache = tls.NewLRUClientSessionCache(1)
+			tc.client(client)
+			tc.server(server)
+			for range 2 { // the second one resumes
+				c, s := newPair(client, server)
+				require.True(t, c.Feed(nil))
+				require.False(t, c.Light(), "a client has certificates to verify")
+				_, err := c.Step()
+				require.NoError(t, err)
+				var light []bool
+				for s.State() == tlsadapter.StateHandshaking {
+					wire := c.TakeOutput(nil)
+					require.NotEmpty(t, wire)
+					for n := 0; n < len(wire); {
+						m := tc.cut(len(wire) - n)
+						if s.Feed(wire[n : n+m]) {
+							light = append(light, s.Light())
+							_, err := s.Step()
+							require.NoError(t, err)
+						}
+						n += m
+					}
+					s.carryTo(c, whole)
+					require.NoError(t, c.err)
+				}
+				require.Equal(t, tc.light, light)
+			}
+		})
+	}
+}
+
 func TestDataBehindTheHandshakeWaitsForOpen(t *testing.T) {
 	c, s := newPair(clientConfig(), serverConfig())
 	c.receive(nil)

@@ -34,7 +34,7 @@ type Session struct {
 // NewServer returns the server's side of a session. cfg must not be nil and must not be changed any more; all sessions
 // can share it, and should: a clone for each would be kept by each. Nothing runs yet.
 func NewServer(cfg *tls.Config) *Session {
-	s := &Session{hs: &handshake{}}
+	s := &Session{hs: &handshake{asks: cfg.ClientAuth != tls.NoClientCert || cfg.GetConfigForClient != nil}}
 	s.tls = tls.Server(memConn{s}, cfg)
 	return s
 }

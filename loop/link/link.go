@@ -53,6 +53,9 @@ type Sealing interface {
 	FlushSealer() error
 	// Wake has OnWake called. Wakes that were not answered yet may become one.
 	Wake()
+	// KeepAwake is for a goroutine that computes and is about to yield with more to do. All connections' loops that had something to
+	// do since the last call look once more before they wait.
+	KeepAwake()
 }
 
 // TLS is a Link that does TLS itself.
