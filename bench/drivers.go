@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 
 	"gridstream/driver"
+	"gridstream/driver/stdnet"
 )
 
 // secureDriver is a driver over TLS.
@@ -23,6 +24,7 @@ var drivers = []struct {
 	newSecure func(driver.Config) (secureDriver, error)
 }{
 	{"loop", plain(driver.New), secure(driver.NewSecure)},
+	{"stdnet", plain(stdnet.New), secure(stdnet.NewSecure)},
 }
 
 func plain[D driver.Driver](make func(driver.Config) (D, error)) func(driver.Config) (driver.Driver, error) {
