@@ -1,6 +1,7 @@
 package bench_test
 
 import (
+	"flag"
 	"testing"
 
 	"gridstream/bench"
@@ -34,3 +35,13 @@ func BenchmarkLoginStorm(b *testing.B) { bench.LoginStorm(b, servers()) }
 func BenchmarkPolled(b *testing.B) { bench.Polled(b, bench.Drivers()) }
 
 func BenchmarkEventDispatch(b *testing.B) { bench.EventDispatch(b) }
+
+var conns = flag.Int("conns", 0, "BenchmarkConnections: how many; 0: skip it")
+
+// BenchmarkConnections is make bench CONNS=….
+func BenchmarkConnections(b *testing.B) {
+	if *conns <= 0 {
+		b.Skip("no -conns")
+	}
+	bench.Connections(b, bench.Drivers(), *conns)
+}

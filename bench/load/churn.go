@@ -61,7 +61,7 @@ func (u *churn) packet(c *conn, packet []byte) error {
 		return err
 	}
 	if c.ready {
-		return fmt.Errorf("connection %d: a second answer", c.number)
+		return errors.New("a second answer")
 	}
 	c.ready = true
 	u.latency.Add(int64(u.clock() - c.began))

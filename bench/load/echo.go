@@ -1,6 +1,7 @@
 package load
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -67,10 +68,10 @@ func (e *echo) packet(c *conn, packet []byte) error {
 	if !c.ready {
 		return e.firstPacket(c, packet)
 	}
-	if c.got == c.sent {
-		return fmt.Errorf("connection %d: an answer to nothing", c.number)
-	}
 	sent, err := checkEcho(packet, e.like, c.number, c.got)
+	if err == nil && c.got == c.sent {
+		err = errors.New("an answer to nothing")
+	}
 	if err != nil {
 		return err
 	}
@@ -95,6 +96,7 @@ func (e *echo) packetsDone(c *conn) {
 }
 
 func (e *echo) closed(c *conn, err error) {
+	e.batch = 0 // where an answer was wrong, those before it have no packetsDone
 	e.crowd.closed(c, err)
 	e.settle()
 }

@@ -30,16 +30,20 @@ type process struct {
 }
 
 const (
-	// connsPerSource is how many connections a source address is good for: its ports, less those of connections that just
-	// ended.
-	connsPerSource = 20_000
+	// leastSources are there however few the connections, for those that just ended and hold their ports.
+	leastSources = 16
 	// spareDescriptors is what a process needs besides its connections.
 	spareDescriptors = 200
+	// mostConns is how many connections a process has, whatever its limit.
+	mostConns = 60_000
 )
 
 // Start starts as many processes as r.Conns takes; a Connect follows.
 func Start(r Role) (*Fleet, error) {
-	perProcess := int(min(fileLimit()-spareDescriptors, 60_000))
+	perProcess := int(max(min(below(fileLimit(), spareDescriptors), mostConns), 1))
+	if r.PerProcess > 0 {
+		perProcess = min(perProcess, r.PerProcess)
+	}
 	n := (r.Conns + perProcess - 1) / perProcess
 	switch {
 	case r.Senders > 0:
@@ -47,7 +51,10 @@ func Start(r Role) (*Fleet, error) {
 	case r.Conns >= 1000:
 		n = max(n, runtime.NumCPU()/4)
 	}
-	r.Sources = min(max(16, (r.Conns+connsPerSource-1)/connsPerSource), 250)
+	if ports := portRange(); ports > 0 {
+		r.Sources = int(float64(r.Conns)/(float64(ports)*usablePorts)) + 1
+	}
+	r.Sources = min(max(r.Sources, leastSources), mostSources)
 	f := &Fleet{role: r}
 	for i := range n {
 		part := r

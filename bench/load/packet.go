@@ -3,6 +3,7 @@ package load
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -29,13 +30,13 @@ func stamp(packet []byte, at time.Duration, conn, seq uint32) {
 func checkEcho(packet, like []byte, conn, seq uint32) (time.Duration, error) {
 	switch {
 	case len(packet) != len(like)-2:
-		return 0, fmt.Errorf("connection %d: an answer of %d bytes to a packet of %d", conn, len(packet), len(like)-2)
+		return 0, fmt.Errorf("an answer of %d bytes to a packet of %d", len(packet), len(like)-2)
 	case binary.BigEndian.Uint32(packet[8:]) != conn:
-		return 0, fmt.Errorf("connection %d: the answer to connection %d", conn, binary.BigEndian.Uint32(packet[8:]))
+		return 0, fmt.Errorf("the answer to connection %d", binary.BigEndian.Uint32(packet[8:]))
 	case binary.BigEndian.Uint32(packet[12:]) != seq:
-		return 0, fmt.Errorf("connection %d: answer %d where %d is due", conn, binary.BigEndian.Uint32(packet[12:]), seq)
+		return 0, fmt.Errorf("answer %d where %d is due", binary.BigEndian.Uint32(packet[12:]), seq)
 	case !bytes.Equal(packet[MinSize:], like[2+MinSize:]):
-		return 0, fmt.Errorf("connection %d: another content", conn)
+		return 0, errors.New("another content")
 	}
 	return time.Duration(binary.BigEndian.Uint64(packet)), nil
 }
@@ -50,18 +51,18 @@ func Fill(packet []byte, sender, seq int) {
 }
 
 // checkSent checks what Fill made. next has the place in the order that is due, for each sender.
-func checkSent(packet, like []byte, conn uint32, next []uint32) error {
+func checkSent(packet, like []byte, next []uint32) error {
 	if len(packet) != len(like)-2 {
-		return fmt.Errorf("connection %d: %d bytes, not %d", conn, len(packet), len(like)-2)
+		return fmt.Errorf("%d bytes, not %d", len(packet), len(like)-2)
 	}
 	sender, seq := binary.BigEndian.Uint32(packet), binary.BigEndian.Uint32(packet[4:])
 	switch {
 	case sender >= uint32(len(next)):
-		return fmt.Errorf("connection %d: sender %d of %d", conn, sender, len(next))
+		return fmt.Errorf("sender %d of %d", sender, len(next))
 	case seq != next[sender]:
-		return fmt.Errorf("connection %d: packet %d of sender %d where %d is due", conn, seq, sender, next[sender])
+		return fmt.Errorf("packet %d of sender %d where %d is due", seq, sender, next[sender])
 	case !bytes.Equal(packet[8:], like[2+8:]):
-		return fmt.Errorf("connection %d: another content", conn)
+		return errors.New("another content")
 	}
 	next[sender]++
 	return nil

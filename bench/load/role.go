@@ -35,6 +35,8 @@ type Role struct {
 	Senders  int           // Sink: how many number their packets, for any connection; 0: one, for all. One process
 	Resumed  bool          // Handshakes: resume the first one's session
 
+	PerProcess int // connections that a process has at most; 0: as its limit of descriptors allows
+
 	// A process's part; see Start.
 	First   int // number of its first connection
 	Sources int // source addresses, from 127.0.0.2 on

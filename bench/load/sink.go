@@ -32,7 +32,7 @@ func (s *sink) packet(c *conn, packet []byte) error {
 	if c.next == nil {
 		c.next = make([]uint32, max(s.Senders, 1))
 	}
-	if err := checkSent(packet, s.like, c.number, c.next); err != nil {
+	if err := checkSent(packet, s.like, c.next); err != nil {
 		return err
 	}
 	s.got++
