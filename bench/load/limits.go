@@ -21,8 +21,8 @@ func (s Shortage) String() string {
 }
 
 const (
-	// spareServerDescriptors is what the server's process needs besides its connections; the driver keeps a part of the limit free.
-	spareServerDescriptors = 1000
+	// spareServerDescriptors is what the server's process needs besides its connections. The driver keeps a 32nd of the limit, and 128, free.
+	spareServerDescriptors = 500
 	// spareSystemFiles is what everybody else on the machine may open meanwhile.
 	spareSystemFiles = 10_000
 	// usablePorts is the part of a source address' ports that is taken: those of connections that just ended wait.
@@ -44,11 +44,11 @@ func CheckLimits(conns int, memory uint64) (shortages []Shortage, most int) {
 		most = min(most, int(max(allows, 1)))
 	}
 
-	descriptors := n + n/16 + spareServerDescriptors
-	check("RLIMIT_NOFILE", fileLimit(), descriptors, below(fileLimit(), spareServerDescriptors)/17*16,
+	descriptors := n + n/30 + spareServerDescriptors
+	check("RLIMIT_NOFILE", fileLimit(), descriptors, below(fileLimit(), spareServerDescriptors)/31*30,
 		fmt.Sprintf("ulimit -n %d (as root, or in /etc/security/limits.d; a service: LimitNOFILE=)", descriptors))
 	if openable := number("/proc/sys/fs/nr_open"); fileLimit() < descriptors {
-		check("fs.nr_open", openable, descriptors, below(openable, spareServerDescriptors)/17*16, fmt.Sprintf("sysctl -w fs.nr_open=%d", descriptors))
+		check("fs.nr_open", openable, descriptors, below(openable, spareServerDescriptors)/31*30, fmt.Sprintf("sysctl -w fs.nr_open=%d", descriptors))
 	}
 	files := number("/proc/sys/fs/file-max")
 	check("fs.file-max", files, 2*n+spareSystemFiles, below(files, spareSystemFiles)/2, fmt.Sprintf("sysctl -w fs.file-max=%d", 2*n+spareSystemFiles))
