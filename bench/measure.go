@@ -18,17 +18,16 @@ func Scaled(n int) int {
 	return n
 }
 
-// window is one iteration of a benchmark that lets a load run.
-func window() time.Duration {
+// window is one iteration of a benchmark that lets a load of so many connections run: several round trips of each, however many.
+func window(conns int) time.Duration {
 	if testing.Short() {
 		return 10 * time.Millisecond
 	}
-	return 100 * time.Millisecond
+	return 100*time.Millisecond + time.Duration(conns)*50*time.Microsecond
 }
 
-// warmUp is how long a load of so many connections runs before it is measured: buffers and stacks have grown then, and who began is no
-// longer ahead of the others.
-func warmUp(conns int) time.Duration { return 2*window() + time.Duration(conns)*50*time.Microsecond }
+// warmUp is how long a load runs before it is measured: buffers and stacks have grown then, and who began is no longer ahead of the others.
+func warmUp(conns int) time.Duration { return window(conns) + window(0) }
 
 // eventually is how long a server may take for what it has to do.
 const eventually = time.Minute
@@ -119,7 +118,7 @@ func run(b *testing.B, f *load.Fleet) (load.Result, time.Duration) {
 	must(b, f.Mark())
 	before := processorTime()
 	for b.Loop() {
-		time.Sleep(window())
+		time.Sleep(window(f.Conns()))
 	}
 	used := processorTime() - before
 	r, err := f.Stop()

@@ -55,7 +55,7 @@ func sendFromGoroutines(b *testing.B, s *Server, goroutines, conns int) {
 	must(b, f.Mark())
 	before := processorTime()
 	for b.Loop() {
-		time.Sleep(window())
+		time.Sleep(window(conns))
 	}
 	used := processorTime() - before
 	r, err := f.Stop() // what has arrived

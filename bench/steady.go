@@ -49,7 +49,7 @@ func steadyEcho(o Options) func(testing.TB, Impl) func() uint64 {
 		})
 		return func() uint64 {
 			must(tb, f.Mark())
-			time.Sleep(window())
+			time.Sleep(window(f.Conns()))
 			n, err := f.Count()
 			must(tb, err)
 			return n
