@@ -46,9 +46,14 @@ func (u *churn) start() error {
 }
 
 func (u *churn) next() {
+	if !u.running {
+		return
+	}
 	u.last++
 	u.underWay++
-	u.loop.dialOnLoop(&conn{number: u.last, began: u.clock()})
+	c := newConn(u.last)
+	c.began = u.clock()
+	u.loop.dialOnLoop(c)
 }
 
 func (u *churn) opened(c *conn) {
@@ -85,11 +90,14 @@ func (u *churn) closed(c *conn, err error) {
 			u.running = false
 		}
 	}
-	if u.running {
+	switch {
+	case !u.running:
+		u.settle()
+	case err == nil:
+		u.next()
+	default:
 		u.loop.post(u.next) // not here: the next one may fail at once, and the next
-		return
 	}
-	u.settle()
 }
 
 // settle tells stop that there is nothing to wait for any more.

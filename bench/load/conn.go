@@ -15,7 +15,7 @@ type conn struct {
 	began     time.Duration
 	next      []uint32 // Sink: the place in the order that is due, for each sender
 
-	fd   int       // with epoll; -1: closed
+	fd   int       // -1: closed, or not opened yet; without epoll else 0
 	nc   net.Conn  // without, and during a TLS handshake
 	tls  *tls.Conn // nil: plain
 	over *overFD   // with epoll: what tls is over
@@ -24,6 +24,8 @@ type conn struct {
 
 	connecting bool // with epoll: until the socket can be written
 }
+
+func newConn(number uint32) *conn { return &conn{number: number, fd: -1} }
 
 // handler is what a loop tells. The calls come one at a time.
 type handler interface {

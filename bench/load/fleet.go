@@ -187,7 +187,7 @@ func (p *process) do(what verb, n uint64) (o Outcome, err error) {
 	if err := p.orders.Encode(order{Do: what, N: n}); err != nil {
 		return o, err
 	}
-	limit := connectLimit*time.Duration(2+p.conns/1000) + answerLimit
+	limit := connectLimit(p.conns) + 2*answerLimit
 	defer time.AfterFunc(limit, func() { _ = p.cmd.Process.Kill() }).Stop()
 	if err := p.answers.Decode(&o); err != nil {
 		return o, fmt.Errorf("%s: no answer from the clients: %w", what, err)

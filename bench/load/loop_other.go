@@ -51,7 +51,6 @@ func (l *loop) dialOnLoop(c *conn) {
 		l.mu.Lock()
 		defer l.mu.Unlock()
 		if err != nil {
-			c.fd = -1
 			l.h.closed(c, err)
 			return
 		}
@@ -61,6 +60,7 @@ func (l *loop) dialOnLoop(c *conn) {
 }
 
 func (l *loop) adoptOnLoop(c *conn) {
+	c.fd = 0
 	go l.read(c)
 	l.h.opened(c)
 }

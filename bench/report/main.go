@@ -18,7 +18,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 3, "how often to run everything; 0: only draw what is stored")
 	flag.StringVar(&o.benchtime, "benchtime", "500ms", "how long to measure each")
 	flag.StringVar(&o.pattern, "bench", ".", "which benchmarks")
-	flag.DurationVar(&o.limit, "limit", time.Hour, "when to stop: no round begins that would probably end later")
+	flag.DurationVar(&o.limit, "limit", time.Hour, "when to stop, also in the middle; no round begins that would probably end later")
 	flag.BoolVar(&o.short, "short", false, "small, to try it out")
 	results := flag.String("results", "../results", "folder of the raw results")
 	doc := flag.String("doc", "../../docs/benchmarks.md", "document to write; its plots are beside it, in benchmarks/")

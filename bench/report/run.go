@@ -42,13 +42,15 @@ func run(ctx context.Context, o runOptions, results string) error {
 	}
 	m := describeMachine()
 	p := &progress{began: began, rounds: o.rounds}
+	bounded, cancel := context.WithTimeout(ctx, o.limit)
+	defer cancel()
 	var errs []error
-	for round := 1; round <= o.rounds; round++ {
+	for round := 1; round <= o.rounds && bounded.Err() == nil; round++ {
 		roundBegan := time.Now()
 		p.round, p.done = round, 0
 		for i, s := range suites {
 			out := filepath.Join(results, fmt.Sprintf("%s-%d.txt", s.name, round))
-			if err := runSuite(ctx, o, binaries[i], s.dir, out, p); err != nil {
+			if err := runSuite(bounded, o, binaries[i], s.dir, out, p); err != nil {
 				errs = append(errs, fmt.Errorf("%s, round %d: %w", s.name, round, err))
 			}
 			if ctx.Err() != nil {
@@ -97,8 +99,6 @@ func clear(results string) error {
 }
 
 func runSuite(ctx context.Context, o runOptions, binary, dir, out string, p *progress) error {
-	ctx, cancel := context.WithTimeout(ctx, o.limit)
-	defer cancel()
 	args := []string{"-test.run=^$", "-test.bench=" + o.pattern, "-test.benchtime=" + o.benchtime, "-test.timeout=" + o.limit.String()}
 	if o.short {
 		args = append(args, "-test.short")
