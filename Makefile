@@ -47,13 +47,13 @@ fuzz: ## every fuzz target for FUZZTIME=10s
 		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$package" || exit 1; \
 	done
 
-# What may take longest is several rounds of everything; every benchmark is bounded by itself.
 ifdef CONNS
-bench: ## all benchmarks with real sizes (BENCHTIME=200ms); CONNS=1000000: so many connections instead, as far as limits allow
+bench: ## all benchmarks with real sizes, minutes (BENCHTIME=200ms); CONNS=1000000: so many connections instead, as far as limits allow
 	go test -run '^$$' -bench '^BenchmarkConnections$$' -benchtime 1x -timeout 2h ./bench -args -conns $(CONNS)
 else
-bench: ## all benchmarks with real sizes (BENCHTIME=200ms); CONNS=1000000: so many connections instead, as far as limits allow
+bench: ## all benchmarks with real sizes, minutes (BENCHTIME=200ms); CONNS=1000000: so many connections instead, as far as limits allow
 	go test -run '^$$' -bench . -benchtime $(BENCHTIME) -timeout 30m ./...
+	cd bench/peers && go test -run '^$$' -bench . -benchtime $(BENCHTIME) -timeout 30m ./...
 endif
 
 bench-smoke: ## each benchmark once and small, the rival frameworks' too, and no allocation in the steady state

@@ -16,8 +16,9 @@ func BenchmarkMostlyIdle(b *testing.B) { bench.MostlyIdle(b, servers()) }
 func BenchmarkPaced(b *testing.B)      { bench.Paced(b, servers()) }
 
 func BenchmarkIdleMemory(b *testing.B) {
-	bench.IdleMemory(b, servers())
-	bench.IdleMemoryTLS(b, servers())
+	impls := append(servers(), bench.TwoGoroutines())
+	bench.IdleMemory(b, impls)
+	bench.IdleMemoryTLS(b, impls)
 }
 
 func BenchmarkBroadcast(b *testing.B) { bench.Broadcast(b, servers()) }

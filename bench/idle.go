@@ -2,7 +2,6 @@ package bench
 
 import (
 	"fmt"
-	"slices"
 	"testing"
 
 	"gridstream/bench/load"
@@ -24,11 +23,9 @@ var (
 	inOneRecord    = Exchange{"16KiB-in-one-record", 16<<10 - 2, 0}
 )
 
-// IdleMemory is what an idle connection costs after it had a packet echoed, from few connections to many. Beside the others is a server
-// with a goroutine that reads and one that writes.
+// IdleMemory is what an idle connection costs after it had a packet echoed, from few connections to many.
 func IdleMemory(b *testing.B, impls []Impl) {
-	impls = append(slices.Clip(impls), twoGoroutines())
-	for _, conns := range []int{1000, 2000, 5000, 10_000, 18_000} {
+	for _, conns := range []int{1000, 5000, 10_000, 18_000} {
 		idleMemory(b, impls, conns, false, SmallPacket)
 	}
 	idleMemory(b, impls, 5000, false, largePacket)
@@ -36,7 +33,6 @@ func IdleMemory(b *testing.B, impls []Impl) {
 
 // IdleMemoryTLS is IdleMemory over TLS 1.3.
 func IdleMemoryTLS(b *testing.B, impls []Impl) {
-	impls = append(slices.Clip(impls), twoGoroutines())
 	for _, conns := range []int{1000, 2000, 5000} {
 		idleMemory(b, impls, conns, true, SmallPacket)
 	}

@@ -50,8 +50,8 @@ func Inline() Impl { return inline("stdlib-inline", false) }
 // inlineEach is Inline with a write for each answer. It differs where packets come together.
 func inlineEach() Impl { return inline("stdlib-inline-each", true) }
 
-// twoGoroutines is Inline with the second goroutine for each connection, whether anything is broadcast or not.
-func twoGoroutines() Impl {
+// TwoGoroutines is Inline with the second goroutine for each connection, whether anything is broadcast or not.
+func TwoGoroutines() Impl {
 	return Impl{Name: "stdlib-two-goroutines", Start: func(o Options) (*Server, error) {
 		o.Broadcasts = true
 		return startInline(o, false)
