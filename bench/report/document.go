@@ -161,29 +161,35 @@ func (d document) Events() string {
 	return t.String()
 }
 
-// Behind are the figures in which another server is ahead by more than 5 % in every round.
+// Behind are the figures in which another server is ahead by more than 5 % whenever both ran, and that was more than once.
 func (d document) Behind() string {
 	var b strings.Builder
 	for _, other := range implOrder[1:] {
+		t := table{head: []string{"loop ÷ " + other, "where " + other + " is ahead"}}
 		for _, base := range d.Set.bases("") {
 			var parts []string
-			for unit, more := range map[string]bool{d.rateUnit(base): true, "cpu-µs/op": false, "p99-ns": false, "B/conn": false} {
-				s := d.Set.ratio(base, "loop", other, unit)
-				if unit == "" || s.n == 0 {
+			for _, f := range []struct {
+				unit string
+				more bool // is better
+			}{{d.rateUnit(base), true}, {"cpu-µs/op", false}, {"p99-ns", false}, {"B/conn", false}} {
+				s := d.Set.ratio(base, "loop", other, f.unit)
+				if s.n < 2 && f.unit != "B/conn" || s.n == 0 { // memory depends on no load
 					continue
 				}
-				if more && s.max < 0.95 || !more && s.min > 1.05 {
-					parts = append(parts, fmt.Sprintf("%s %s", unitName(unit), withRange(s)))
+				if f.more && s.max < 0.95 || !f.more && s.min > 1.05 {
+					parts = append(parts, unitName(f.unit)+" "+withRange(s))
 				}
 			}
 			if len(parts) > 0 {
-				slices.Sort(parts)
-				fmt.Fprintf(&b, "- %s, `%s`: loop ÷ %s: %s\n", other, base, other, strings.Join(parts, ", "))
+				t.add("`"+base+"`", strings.Join(parts, ", "))
 			}
+		}
+		if len(t.rows) > 0 {
+			fmt.Fprintf(&b, "%s\n\n", t.String())
 		}
 	}
 	if b.Len() == 0 {
-		return "None, in these runs."
+		return "Nowhere, in these runs."
 	}
 	return strings.TrimSpace(b.String())
 }

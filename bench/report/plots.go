@@ -115,6 +115,7 @@ func (r *resultSet) plot(c chart) (*plot.Plot, error) {
 		p.Y.Max *= 1.35 // room for the legend
 		p.Y.Min = 0
 	}
+	p.X.Max *= 1.05 // and for the last label
 	return p, nil
 }
 
@@ -122,7 +123,7 @@ func (r *resultSet) plot(c chart) (*plot.Plot, error) {
 type connectionTicks struct{}
 
 func (connectionTicks) Ticks(min, max float64) (ticks []plot.Tick) {
-	for _, n := range []int{100, 1000, 2000, 5000, 10_000, 18_000, 50_000, 100_000, 1_000_000} {
+	for _, n := range []int{100, 1000, 5000, 10_000, 18_000, 50_000, 100_000, 1_000_000} {
 		if v := float64(n); v >= min && v <= max {
 			ticks = append(ticks, plot.Tick{Value: v, Label: thousands(n)})
 		}

@@ -57,7 +57,7 @@ func TestTheDocumentSaysWhereOthersAreAhead(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{
-		"- stdnet, `Echo/conns=100/depth=1/size=64/tls=off`: loop ÷ stdnet: CPU 2.00 (2.00–2.00), rate 0.80 (0.80–0.80)",
+		"| `Echo/conns=100/depth=1/size=64/tls=off` | rate 0.80 (0.80–0.80), CPU 2.00 (2.00–2.00) |",
 		"| loop | 1,000 B | 1.00 GB | 1.00 GB | 3.00 GB |",
 		"(benchmarks/rate.svg)",
 	} {
