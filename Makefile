@@ -2,6 +2,7 @@ PLAYERS   ?= 1000
 SECONDS   ?= 10
 FUZZTIME  ?= 10s
 BENCHTIME ?= 200ms
+ROUNDS    ?= 3
 COUNT     ?= 1
 
 # ST1005: an error may begin with the name of a field.
@@ -9,10 +10,13 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2 -checks inherit,-ST1005
 PLATFORMS   = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 freebsd/arm64
 STDNET      = windows/amd64 # no epoll or kqueue: for driver/stdnet and what it imports
 
-.PHONY: help demo test check race fuzz bench cross tidy
+.PHONY: help demo test check race fuzz bench bench-smoke bench-report cross tidy
+
+# Modules of their own, so that who embeds the driver does not inherit what they need.
+MODULES = bench/peers bench/report
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{if (!seen[$$1]++) printf "make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 # Not go run: it fails on Ctrl-C, whatever the demo makes of it.
 demo: ## a server and its players on this host (PLAYERS=1000 SECONDS=10; TLS=1 secures it)
@@ -27,6 +31,10 @@ check: ## gofmt, vet, staticcheck, tidy go.mod; changes nothing
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go mod tidy -diff
+	@for module in $(MODULES); do \
+		echo "$$module"; \
+		(cd $$module && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff) || exit 1; \
+	done
 
 race: ## all tests with the race detector, in random order (COUNT=1)
 	go test -race -shuffle=on -count=$(COUNT) -timeout 10m ./...
@@ -39,8 +47,22 @@ fuzz: ## every fuzz target for FUZZTIME=10s
 		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$package" || exit 1; \
 	done
 
-bench: ## all benchmarks (BENCHTIME=200ms)
-	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
+ifdef CONNS
+bench: ## all benchmarks with real sizes, minutes (BENCHTIME=200ms); CONNS=1000000: so many connections instead, as far as limits allow
+	go test -run '^$$' -bench '^BenchmarkConnections$$' -benchtime 1x -timeout 2h ./bench -args -conns $(CONNS)
+else
+bench: ## all benchmarks with real sizes, minutes (BENCHTIME=200ms); CONNS=1000000: so many connections instead, as far as limits allow
+	go test -run '^$$' -bench . -benchtime $(BENCHTIME) -timeout 30m ./...
+	cd bench/peers && go test -run '^$$' -bench . -benchtime $(BENCHTIME) -timeout 30m ./...
+endif
+
+bench-smoke: ## each benchmark once and small, the rival frameworks' too, and no allocation in the steady state
+	go test -short -run '^TestSteadyState|^TestEventDispatch' -bench . -benchtime 1x -timeout 3m ./bench/...
+	cd bench/peers && go test -short -bench . -benchtime 1x -timeout 3m ./...
+	cd bench/report && go test -timeout 1m ./...
+
+bench-report: ## all benchmarks, the rival frameworks' too, ROUNDS=3 times; draws docs/benchmarks.md
+	cd bench/report && go run . -rounds $(ROUNDS) -benchtime $(BENCHTIME)
 
 cross: ## build and vet, tests included, for every platform
 	@for platform in $(PLATFORMS); do \

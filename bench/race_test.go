@@ -1,5 +1,5 @@
 //go:build race
 
-package bench
+package bench_test
 
 const raceEnabled = true
