@@ -9,8 +9,9 @@ import (
 )
 
 // Driver is GridMate's stream socket driver. Every method may be called from any goroutine; those that block say
-// so. Callbacks are Config.OnPacket, and with DispatchOnLoop the subscribers of Events. Before Initialize and after Close the
-// methods that need a socket return an error that says it.
+// so. Callbacks are Config.OnPacket, and with DispatchOnLoop the subscribers of Events: they run where connections are read, on an
+// event loop or, in package stdnet, a connection's goroutine, and must not block. Before Initialize and after Close the methods that
+// need a socket return an error that says it.
 type Driver interface {
 	// Initialize readies the driver for StartListen and ConnectTo. Once. ErrSocketBind for an address that is not
 	// one or that this host does not have, or a port that is taken.
@@ -61,7 +62,7 @@ type Driver interface {
 	// Adopt takes over an established TCP connection that something else accepted or dialled: an http.Hijacker,
 	// socket activation, an older process. nc is a *net.TCPConn, or one WithUnread, or what Hijack of a plain connection returned;
 	// deadlines on it are lifted. The driver owns it from then on, also when Adopt fails. A secure driver starts the server's side
-	// of the handshake on it. Adopt may block for as long as the loop takes to get to it: in a callback it fails, wrapping ErrInCallback.
+	// of the handshake on it. Adopt may wait for an event loop: in a callback it fails, wrapping ErrInCallback.
 	Adopt(nc net.Conn) (Conn, error)
 	// StartListenOn is StartListen on the caller's listener, which the driver owns from then on. It gives connections that Adopt
 	// would take.
@@ -71,7 +72,7 @@ type Driver interface {
 	// Stats is a snapshot of the driver's counters.
 	Stats() Stats
 
-	// MaxNumConnections is MaxConnections, or what was derived from RLIMIT_NOFILE.
+	// MaxNumConnections is MaxConnections, or what its zero value came to.
 	MaxNumConnections() int
 	// MaxSendSize is the largest packet, in bytes.
 	MaxSendSize() int
