@@ -73,7 +73,7 @@ cross: ## build and vet, tests included, for every platform
 	@for platform in $(STDNET); do \
 		echo "$$platform (driver/stdnet)"; \
 		export CGO_ENABLED=0 GOOS=$${platform%/*} GOARCH=$${platform#*/}; \
-		go build ./driver/stdnet && go vet ./driver/... || exit 1; \
+		go build ./driver/stdnet ./driver/examples/... && go vet ./driver/... || exit 1; \
 	done
 
 tidy: ## go mod tidy, gofmt

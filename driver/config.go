@@ -95,7 +95,7 @@ func (b Bind) AddrPort() (netip.AddrPort, error) {
 type Dispatch int
 
 const (
-	// DispatchOnLoop delivers an event at once, on the connection's event loop: before its first packet, and after
+	// DispatchOnLoop delivers an event at once, where the connection is read: before its first packet, and after
 	// its last. A subscriber must not block.
 	DispatchOnLoop Dispatch = iota
 	// DispatchOnUpdate queues events until the application calls Update, and delivers them there. As long as an
@@ -137,17 +137,17 @@ const (
 
 // Config configures a driver. The zero value works. Sizes are in bytes.
 type Config struct {
-	MaxConnections     int // 0: as many as RLIMIT_NOFILE leaves room for
+	MaxConnections     int // 0: as many as RLIMIT_NOFILE leaves room for; Windows has no such limit: 16 million
 	MaxPacketSize      int // the largest packet, without framing; 0: 65535, the most a 2-byte length can say
 	InboundBufferSize  int // per connection, packets waiting for Receive; at least one packet; 0: 64 KiB
 	OutboundBufferSize int // per connection, bytes waiting for the socket; at least one packet; 0: 64 KiB
 
-	// OnPacket, if set, gets every packet on the connection's event loop, in order; packet is valid until it
-	// returns, and it must not block. If nil, packets wait for Receive.
+	// OnPacket, if set, gets every packet where the connection is read, on its event loop or, in package stdnet, its goroutine, in
+	// order; packet is valid until it returns, and it must not block. If nil, packets wait for Receive.
 	OnPacket func(c Conn, packet []byte)
 
 	Framing    Framing      // nil: LengthPrefix16BE, GridMate's wire format
-	EventLoops int          // 0: GOMAXPROCS
+	EventLoops int          // 0: GOMAXPROCS; without meaning in package stdnet
 	Dispatch   Dispatch     // DispatchOnLoop (default) or DispatchOnUpdate
 	Logger     *slog.Logger // nil: discard
 
@@ -175,7 +175,7 @@ type Config struct {
 	ProxyTimeout   time.Duration // until that header is there; 0: 5 s
 
 	SlowConsumer     SlowConsumer        // RejectSend (default): Send fails; DisconnectSlow: the connection ends with ErrSlowConsumer
-	HandshakeWorkers int                 // 0: GOMAXPROCS
+	HandshakeWorkers int                 // 0: GOMAXPROCS; without meaning in package stdnet
 	NoDelay          NoDelay             // NoDelayOn (default) or NoDelayOff (Nagle's algorithm, GridMate's choice)
 	KeepAlive        net.KeepAliveConfig // TCP keep-alive probes; the zero value sends none
 }

@@ -10,7 +10,9 @@ import (
 )
 
 // Driver is GridMate's stream socket driver. Every method may be called from any goroutine; those that block say
-// so. Before Initialize and after Close the ones that need a socket return an error that says it.
+// so. Callbacks are Config.OnPacket, and with DispatchOnLoop the subscribers of Events: they run where connections are read, on an
+// event loop or, in package stdnet, a connection's goroutine, and must not block. Before Initialize and after Close the methods that
+// need a socket return an error that says it.
 type Driver interface {
 	// Initialize readies the driver for StartListen and ConnectTo. Once. ErrSocketBind for an address that is not
 	// one or that this host does not have, or a port that is taken.
@@ -59,17 +61,19 @@ type Driver interface {
 	// Conns are the established connections; those that come or go meanwhile may or may not be among them.
 	Conns() iter.Seq[Conn]
 	// Adopt takes over an established TCP connection that something else accepted or dialled: an http.Hijacker,
-	// socket activation, an older process. It owns nc from then on, also when it fails. A secure driver starts the
-	// server's side of the handshake on it. Adopt may block for as long as the loop takes to get to it.
+	// socket activation, an older process. nc is a *net.TCPConn, or one WithUnread, or what Hijack of a plain connection returned;
+	// deadlines on it are lifted. The driver owns it from then on, also when Adopt fails. A secure driver starts the server's side
+	// of the handshake on it. Adopt may wait for an event loop: in a callback it fails, wrapping ErrInCallback.
 	Adopt(nc net.Conn) (Conn, error)
-	// StartListenOn is StartListen on the caller's listener, which the driver owns from then on.
+	// StartListenOn is StartListen on the caller's listener, which the driver owns from then on. It gives connections that Adopt
+	// would take.
 	StartListenOn(ln net.Listener) error
 	// Events is where to subscribe to connects and disconnects.
 	Events() *EventBus
 	// Stats is a snapshot of the driver's counters.
 	Stats() Stats
 
-	// MaxNumConnections is MaxConnections, or what was derived from RLIMIT_NOFILE.
+	// MaxNumConnections is MaxConnections, or what its zero value came to.
 	MaxNumConnections() int
 	// MaxSendSize is the largest packet, in bytes.
 	MaxSendSize() int
@@ -81,8 +85,8 @@ type Driver interface {
 	// *LeftError, which wraps ctx's error, says what was left.
 	Shutdown(ctx context.Context) error
 	// Close ends everything at once, dropping what is queued. All Disconnected events are delivered, and no goroutine is left, when it
-	// returns. Idempotent. In a callback on an event loop, which it would have to wait for, it closes behind the
-	// callback, and says so with an error; so does Shutdown.
+	// returns. Idempotent. In a callback, which it would have to wait for, it closes behind the callback, and says so with an error that
+	// wraps ErrInCallback; so does Shutdown.
 	Close() error
 }
 
@@ -99,8 +103,8 @@ type Conn interface {
 	Inbound() bool
 	// Send is Driver.Send to this connection.
 	Send(packet []byte) error
-	// SendContext is Send that waits for room in the outbound buffer until ctx is done. It must not be called on an
-	// event loop.
+	// SendContext is Send that waits for room in the outbound buffer until ctx is done. In a callback it cannot wait: without room it
+	// fails at once, wrapping ErrInCallback.
 	SendContext(ctx context.Context, packet []byte) error
 	// Close sends what is queued, then closes; it returns at once. Nothing more is received. The first reason wins;
 	// nil is ErrDisconnected.
@@ -112,9 +116,10 @@ type Conn interface {
 	PauseReading()
 	// ResumeReading undoes PauseReading.
 	ResumeReading()
-	// Hijack takes the connection out of the driver, as an ordinary net.Conn (a *tls.Conn where secure). What was
-	// received and not yet delivered comes first out of its Read, and what is queued is written before it returns. The connection
-	// ends with ErrHijacked. It blocks, and must not be called on an event loop.
+	// Hijack takes the connection out of the driver, as an ordinary net.Conn: a *net.TCPConn, or a *tls.Conn where secure; with
+	// bytes that were received and not yet delivered one that embeds it, and has them come first out of its Read. What is queued is
+	// written before it returns. The driver's time limits end, and deadlines are the caller's to set. The connection
+	// ends with ErrHijacked. It blocks: in a callback it fails, wrapping ErrInCallback, and the connection stays.
 	Hijack() (net.Conn, error)
 	// SetValue keeps the application's own state, e.g. its player.
 	SetValue(v any)

@@ -193,6 +193,9 @@ var (
 	ErrTooManyConnections error = &reason{text: "MaxConnections are in use"}
 	// ErrHandshaking: the TLS handshake of an adopted connection is not complete.
 	ErrHandshaking error = &reason{text: "the TLS handshake is not complete"}
+	// ErrInCallback: the call would wait for the callback that it is made in, or for others that wait for that. Go on in another
+	// goroutine, or in Update; see DispatchOnUpdate.
+	ErrInCallback error = &reason{text: "called in a callback that it would wait for"}
 	// ErrEmptyPacket: a packet has at least one byte.
 	ErrEmptyPacket error = &reason{text: "empty packet"}
 	// ErrPacketTooLarge: the packet has more than MaxSendSize bytes.

@@ -32,9 +32,9 @@ type Event struct {
 	Reason  error          // Disconnected: why; see the documented reasons
 }
 
-// Subscriber is told of connects and disconnects: GridMate's StreamSocketDriverEvents. The calls come on the connection's
-// event loop, where they must not block, or in Update: see Config.Dispatch. Those for one connection come one after the
-// other, in order; those for connections of different loops may come at the same time.
+// Subscriber is told of connects and disconnects: GridMate's StreamSocketDriverEvents. The calls come where the
+// connection is read, and must not block there, or in Update: see Config.Dispatch. Those for one connection come one after the
+// other, in order; those for different connections may come at the same time.
 type Subscriber interface {
 	OnConnectionEstablished(Event)
 	OnConnectionDisconnected(Event)

@@ -114,16 +114,16 @@ func (d *core) dispatch(c *conn, ev Event, established bool) {
 }
 
 // inUpdate reports whether the caller is a subscriber that this goroutine's Update called.
-func inUpdate() bool { return calledBy("driver.(*core).deliverQueued") }
+func inUpdate() bool { return calledBy("/driver.(*core).deliverQueued") }
 
 // inCallback reports whether the caller is a callback on an event loop, or on another goroutine that closing waits for.
 func inCallback() bool {
-	return calledBy("driver.(*conn).OnOpen", "driver.(*conn).OnData", "driver.(*conn).OnWake",
-		"driver.(*conn).OnClose", "driver.(*conn).stepDone", "(*Session).coroutine.func1", "stdnet.(*conn).handshake", "stdnet.(*conn).readOnce",
-		"driver.(*core).connect")
+	return calledBy("/driver.(*conn).OnOpen", "/driver.(*conn).OnData", "/driver.(*conn).OnWake",
+		"/driver.(*conn).OnClose", "/driver.(*conn).stepDone", "(*Session).coroutine.func1", "/stdnet.(*conn).handshake", "/stdnet.(*conn).readOnce",
+		"/driver.(*core).connect")
 }
 
-// calledBy looks for functions among the callers. It is slow, and only for those who close.
+// calledBy looks for functions among the callers. It is slow, and only for those who block, or close.
 func calledBy(functions ...string) bool {
 	pcs := make([]uintptr, 64)
 	for skip := 2; ; skip += len(pcs) {

@@ -68,7 +68,7 @@ func (g *Group) Len() int {
 }
 
 // Broadcast queues packet for every member, and returns for how many. It encodes once (where members of several drivers are
-// mixed, once for each run of them), and wakes each event loop once.
+// mixed, once for each run of them), and wakes each event loop, where there are any, once.
 func (g *Group) Broadcast(packet []byte) int {
 	scratch := groupSlices.Get().(*[]Conn)
 	defer func() {

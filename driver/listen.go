@@ -123,11 +123,12 @@ func (d *core) Port() uint16 {
 // accept takes over a connection from the acceptor, with its slot.
 func (d *core) accept(nc net.Conn) error {
 	c := d.newConn(true)
-	tc, ok := nc.(*net.TCPConn)
-	if !ok {
+	tc, unread, err := tcpConn(nc)
+	if err != nil {
 		nc.Close()
-		return d.lost(c, fmt.Errorf("a listener gave a %T, not a *net.TCPConn", nc))
+		return d.lost(c, fmt.Errorf("a listener's connection: %w", err))
 	}
+	c.setUnread(unread)
 	if err := d.socket.TuneAccepted(tc); err != nil {
 		nc.Close()
 		return d.lost(c, err)

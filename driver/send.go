@@ -62,13 +62,19 @@ func (c *conn) sendError(err error) error {
 }
 
 func (c *conn) SendContext(ctx context.Context, packet []byte) error {
-	for {
+	fail := func(cause error) error {
+		return &Error{Op: "SendContext", Code: ErrSend, Address: c.RemoteAddr(), Err: cause}
+	}
+	for waited := false; ; waited = true {
 		if err := ctx.Err(); err != nil {
-			return &Error{Op: "SendContext", Code: ErrSend, Address: c.RemoteAddr(), Err: err}
+			return fail(err)
 		}
 		err := c.send(packet)
 		if err == nil || !errors.Is(err, ErrOutboundFull) {
 			return err
+		}
+		if !waited && inCallback() {
+			return fail(ErrInCallback)
 		}
 		// Wait for what happens after this point: try once more with the channel there.
 		drained := c.whenDrained()

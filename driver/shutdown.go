@@ -3,6 +3,7 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -153,4 +154,4 @@ func (d *core) Close() error {
 }
 
 // errInCallback: the goroutine that a callback runs on is one that closing waits for.
-var errInCallback = errors.New("called in a callback, which closing waits for: it goes on behind it")
+var errInCallback = fmt.Errorf("%w: it goes on behind it", ErrInCallback)

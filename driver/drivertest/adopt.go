@@ -1,8 +1,12 @@
 package drivertest
 
 import (
+	"bufio"
+	"bytes"
+	"io"
 	"net"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"gridstream/driver"
@@ -16,6 +20,9 @@ func adoptProperties() []property {
 		{"StartListenOn", startListenOn},
 		{"AtMaxConnections", adoptAtMax},
 		{"UnreadBytesBecomePackets", adoptUnread},
+		{"WithUnread", adoptWithUnread},
+		{"WithUnreadTwice", adoptWithUnreadTwice},
+		{"ListenerWithUnread", listenerWithUnread},
 	}
 }
 
@@ -207,4 +214,92 @@ func adoptUnread(s *suite) {
 	_, err := next.Adopt(nc)
 	require.NoError(s, err)
 	k.complete(s, "adopted with unread bytes", []int{20})
+}
+
+// greeter is a client that sends numbered packets as soon as it is connected. With TLS the handshake comes before them.
+func (s *suite) greeter(packets int) *node {
+	s.Helper()
+	client := s.node(s.newClient, driver.Config{})
+	client.Events().Subscribe(driver.SubscriberFuncs{Established: func(ev driver.Event) {
+		for n := range packets {
+			assert.NoError(s, ev.Conn.Send(numbered(nil, 0, n, 100)))
+		}
+	}})
+	require.NoError(s, client.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	return client
+}
+
+// readAhead reads some of what the peer sends first into a buffer, as an http.Server does, and takes none of it.
+func readAhead(nc net.Conn) (net.Conn, error) {
+	br := bufio.NewReaderSize(nc, 150)
+	if _, err := br.Peek(20); err != nil {
+		return nil, err
+	}
+	return driver.WithUnread(nc, br), nil
+}
+
+// adoptWithUnread: what somebody's bufio.Reader holds is not lost, be it packets or the beginning of the handshake.
+func adoptWithUnread(s *suite) {
+	client, ln := s.greeter(20), s.listener()
+	server := s.client(driver.Config{})
+	require.NoError(s, client.ConnectTo(ln.Addr().(*net.TCPAddr).AddrPort()))
+	s.must("Adopt", func() {
+		nc, err := ln.Accept()
+		if assert.NoError(s, err) {
+			nc, err = readAhead(nc)
+			assert.NoError(s, err)
+			_, err = server.Adopt(nc)
+			assert.NoError(s, err)
+		}
+	})
+	for n := range 20 {
+		server.expect(string(numbered(nil, 0, n, 100)))
+	}
+	require.Equal(s, 1, server.Broadcast([]byte("back"), nil))
+	client.expect("back")
+}
+
+// adoptWithUnreadTwice: who reads on from what Hijack left unread, with a buffer, wraps it again.
+func adoptWithUnreadTwice(s *suite) {
+	if s.secure {
+		s.Skip("a TLS session cannot be adopted")
+	}
+	l := s.pair(driver.Config{}, driver.Config{})
+	for n := range 30 {
+		require.NoError(s, l.cc.Send(numbered(nil, 0, n, 100)))
+	}
+	s.await("the packets", func() bool { return l.sc.Stats().PacketsReceived == 30 })
+	nc := s.hijack(l.sc)
+	var kept bytes.Buffer // an io.Writer that io.Copy gives what was unread
+	for first := range 3 {
+		br := bufio.NewReaderSize(nc, 250)
+		s.expectFrames(br, 0, first, 1)
+		nc = driver.WithUnread(nc, br)
+	}
+	require.NoError(s, l.cc.Send([]byte("the last")))
+	l.cc.Close(nil)
+	_, err := io.Copy(&kept, nc)
+	require.NoError(s, err)
+	s.expectFrames(&kept, 0, 3, 27)
+	require.Equal(s, frame([]byte("the last")), kept.Bytes())
+}
+
+// peekingListener reads ahead, as one does that looks for a proxy's header.
+type peekingListener struct{ net.Listener }
+
+func (ln peekingListener) Accept() (net.Conn, error) {
+	nc, err := ln.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return readAhead(nc)
+}
+
+func listenerWithUnread(s *suite) {
+	server, client := s.client(driver.Config{}), s.greeter(20)
+	require.NoError(s, server.StartListenOn(peekingListener{s.listener()}))
+	require.NoError(s, client.ConnectTo(server.addr()))
+	for n := range 20 {
+		server.expect(string(numbered(nil, 0, n, 100)))
+	}
 }

@@ -80,6 +80,111 @@ func callsInCallbacks(s *suite) {
 	s.await("the group to be empty", func() bool { return group.Len() == 0 })
 }
 
+// blockingCalls: what would have to wait for the callback that it is called in says so, and nothing hangs.
+func blockingCalls(s *suite) {
+	ln := s.listener()
+	type callback struct{ driver, name string }
+	called := make(chan callback, 6)
+	refuses := func(n *node, c driver.Conn, at callback) {
+		nc, err := c.Hijack()
+		assert.Nil(s, nc, at)
+		assert.ErrorIs(s, err, driver.ErrInCallback, at)
+		assert.Equal(s, driver.ErrSocketClose, driver.CodeOf(err), at)
+
+		nc, err = net.Dial("tcp4", ln.Addr().String())
+		assert.NoError(s, err)
+		adopted, err := n.Adopt(nc)
+		assert.Nil(s, adopted, at)
+		assert.ErrorIs(s, err, driver.ErrInCallback, at)
+		assert.Equal(s, driver.ErrSocketAccept, driver.CodeOf(err), at)
+		_, err = nc.Write([]byte("x"))
+		assert.ErrorIs(s, err, net.ErrClosed, at)
+
+		ctx, packet := s.context(), make([]byte, 1000)
+		for err = nil; err == nil; {
+			err = c.SendContext(ctx, packet)
+		}
+		cause := driver.ErrInCallback
+		if at.name == "Disconnected" {
+			cause = net.ErrClosed
+		}
+		assert.ErrorIs(s, err, cause, at)
+		assert.Equal(s, driver.ErrSend, driver.CodeOf(err), at)
+		called <- at
+	}
+	const answer = 10
+	made := func(name string, make func(driver.Config) *node) (n *node) {
+		n = make(driver.Config{EventLoops: 1, OutboundBufferSize: 4000, OnPacket: func(c driver.Conn, p []byte) {
+			switch len(p) {
+			case 1:
+				refuses(n, c, callback{name, "OnPacket"})
+			case answer:
+				called <- callback{name, "the answer"}
+			}
+		}})
+		n.Events().Subscribe(driver.SubscriberFuncs{
+			Established:  func(ev driver.Event) { refuses(n, ev.Conn, callback{name, "Established"}) },
+			Disconnected: func(ev driver.Event) { refuses(n, ev.Conn, callback{name, "Disconnected"}) },
+		})
+		return n
+	}
+	await := func(name string) {
+		s.Helper()
+		want, got := map[callback]bool{{"server", name}: true, {"client", name}: true}, map[callback]bool{}
+		for range 2 {
+			select {
+			case at := <-called:
+				got[at] = true
+			case <-s.context().Done():
+				s.Fatalf("a callback hangs: %s, came %v\n%s", name, got, stacks())
+			}
+		}
+		require.Equal(s, want, got)
+	}
+	server, client := made("server", s.bare), made("client", func(cfg driver.Config) *node { return s.node(s.newClient, cfg) })
+	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, client.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.StartListen(0))
+	cc, sc := s.connect(client, server)
+	await("Established")
+	for _, round := range []struct {
+		size     int
+		callback string
+	}{{1, "OnPacket"}, {answer, "the answer"}} { // it goes on as if nothing had been
+		for _, c := range []driver.Conn{cc, sc} {
+			require.NoError(s, c.SendContext(s.context(), make([]byte, round.size)))
+		}
+		await(round.callback)
+	}
+	cc.Close(nil)
+	await("Disconnected")
+}
+
+// hijackInUpdate: a subscriber that Update calls runs on the application's own goroutine, and may wait.
+func hijackInUpdate(s *suite) {
+	server := s.bare(driver.Config{Dispatch: driver.DispatchOnUpdate})
+	var nc net.Conn
+	server.Events().Subscribe(driver.SubscriberFuncs{Established: func(ev driver.Event) {
+		var err error
+		nc, err = ev.Conn.Hijack()
+		assert.NoError(s, err)
+	}})
+	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.StartListen(0))
+	client := s.client(driver.Config{})
+	require.NoError(s, client.ConnectTo(server.addr()))
+	s.must("Update", func() {
+		for nc == nil && !s.Failed() {
+			server.Update()
+		}
+	})
+	require.NotNil(s, nc)
+	defer nc.Close()
+	_, err := nc.Write(frame([]byte("from Update")))
+	require.NoError(s, err)
+	client.expect("from Update")
+}
+
 // nobody is an address of the loopback where nobody listens.
 func (s *suite) nobody() netip.AddrPort {
 	s.Helper()

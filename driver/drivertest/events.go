@@ -29,6 +29,8 @@ func eventProperties() []property {
 		{"CloseInEstablished", closeInEstablished},
 		{"CallsBackInCallbacks", callsInCallbacks},
 		{"CloseInACallback", closeOnLoop},
+		{"BlockingCallsInACallback", blockingCalls},
+		{"HijackInUpdate", hijackInUpdate},
 		{"ConnectToFails", connectToFails},
 		{"Churn", churn},
 	}

@@ -1,6 +1,7 @@
 package drivertest
 
 import (
+	"bytes"
 	"encoding/binary"
 	"io"
 	"net"
@@ -26,6 +27,7 @@ func hijackProperties() []property {
 		{"WhileReceiving", hijackWhileReceiving},
 		{"WhileSending", hijackWhileSending},
 		{"Deadlines", hijackDeadlines},
+		{"WriteDeadline", hijackWriteDeadline},
 		{"ClosedConnection", hijackClosed},
 		{"Twice", hijackTwice},
 		{"RacingClose", hijackRacingClose},
@@ -315,6 +317,44 @@ func hijackDeadlines(s *suite) {
 	require.NoError(s, a.SetReadDeadline(time.Now().Add(2500*time.Millisecond)))
 	_, err = a.Read(buf[:])
 	require.ErrorIs(s, err, os.ErrDeadlineExceeded)
+}
+
+// hijackWriteDeadline: the peer does not read, a write times out, and the connection goes on. For a tls.Conn that is the last
+// write, and it can still be read.
+func hijackWriteDeadline(s *suite) {
+	client, server := s.bound(driver.Config{}, narrow), s.listening(driver.Config{}, narrow)
+	cc, sc := s.connect(client, server)
+	a, b := s.hijack(cc), s.hijack(sc)
+	require.NoError(s, b.SetWriteDeadline(time.Now().Add(settled)))
+	text := make([]byte, 64<<20)
+	for i := range text {
+		text[i] = byte(i * 7 / 3)
+	}
+	written := 0
+	s.must("Write with a deadline", func() {
+		var err error
+		written, err = b.Write(text)
+		assert.ErrorIs(s, err, os.ErrDeadlineExceeded)
+	})
+	require.Less(s, written, len(text))
+	require.NoError(s, b.SetWriteDeadline(time.Time{}))
+	_, err := a.Write([]byte("x"))
+	require.NoError(s, err)
+	var buf [1]byte
+	_, err = b.Read(buf[:])
+	require.NoError(s, err)
+	if s.secure {
+		return
+	}
+	wait := s.background("Write without a deadline", func() {
+		_, err := b.Write(text[written : written+1<<20])
+		assert.NoError(s, err)
+	})
+	got := make([]byte, written+1<<20)
+	_, err = io.ReadFull(a, got)
+	require.NoError(s, err)
+	require.True(s, bytes.Equal(text[:len(got)], got))
+	wait()
 }
 
 func hijackClosed(s *suite) {
