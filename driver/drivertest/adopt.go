@@ -116,7 +116,7 @@ func roundTrips(s *suite) {
 	ln := s.listener()
 	descriptors := 0
 	l := s.adopt(client, server, ln)
-	for i := range amount(trips) {
+	for i := range s.amount(trips) {
 		l.talks("before")
 		// In flight, in both directions.
 		for n := range 20 {

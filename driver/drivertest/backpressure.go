@@ -168,7 +168,7 @@ func sendAllOrNothing(s *suite) {
 		go func() {
 			defer senders.Done()
 			var buf []byte
-			for range amount(5000) {
+			for range s.amount(5000) {
 				buf = numbered(buf[:0], i, sent[i], sent[i]*37%4000)
 				if err := cc.Send(buf); err == nil {
 					sent[i]++

@@ -224,7 +224,7 @@ func churn(s *suite) {
 		group.Add(1)
 		go func() {
 			defer group.Done()
-			for n := 0; n < amount(100); n++ {
+			for n := 0; n < s.amount(100); n++ {
 				err := client.ConnectTo(server.addr())
 				assert.NoError(s, err)
 				if n%2 == 0 {
@@ -328,7 +328,7 @@ func sendAndCloseAtOnce(s *suite) {
 		ev.Conn.Close(nil)
 	}})
 	require.NoError(s, client.Initialize(driver.Bind{Address: "127.0.0.1"}))
-	rounds := amount(300)
+	rounds := s.amount(300)
 	for i := range rounds {
 		require.NoError(s, client.ConnectTo(server.addr()))
 		s.await("its end", func() bool { _, down := client.events.counts(); return down == i+1 })

@@ -98,7 +98,7 @@ func (s *suite) closeDelivers(onPacket bool, closing func(*suite, *node, driver.
 
 // closeWhileSending: a packet that Send took arrives, also when the connection is closed meanwhile.
 func (s *suite) closeWhileSending(closing func(*suite, *node, driver.Conn)) {
-	for range amount(20) {
+	for range s.amount(20) {
 		k := newChecker(orderSenders)
 		server := s.listening(driver.Config{InboundBufferSize: 4096, EventLoops: 1}, narrow)
 		cfg := lingering()
@@ -132,7 +132,7 @@ func (s *suite) closeWhileSending(closing func(*suite, *node, driver.Conn)) {
 // closeWhileThePeerSends: what the peer still sends must not make the kernel answer with a reset, which would destroy what
 // was queued for it.
 func (s *suite) closeWhileThePeerSends(closing func(*suite, *node, driver.Conn)) {
-	for range amount(20) {
+	for range s.amount(20) {
 		k := newChecker(1)
 		server := s.listening(driver.Config{InboundBufferSize: 4096, EventLoops: 1}, narrow)
 		cfg := lingering()
@@ -194,7 +194,7 @@ func halfLeave(s *suite) {
 		clients[i] = s.client(cfg)
 		conns[i], accepted[i] = s.connect(clients[i], server)
 	}
-	each := amount(5000)
+	each := s.amount(5000)
 	sent := make([]int, peers)
 	var senders sync.WaitGroup
 	for i := range peers {

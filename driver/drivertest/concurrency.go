@@ -26,13 +26,13 @@ func concurrencyProperties() []property {
 }
 
 func (s *suite) everythingRacing(shutdown bool) {
-	for range amount(20) {
+	for range s.amount(20) {
 		s.race(driver.Config{InboundBufferSize: 4096, EventLoops: 2, LingerTimeout: 100 * time.Millisecond}, shutdown)
 	}
 }
 
 func everythingOnUpdate(s *suite) {
-	for range amount(20) {
+	for range s.amount(20) {
 		s.race(driver.Config{Dispatch: driver.DispatchOnUpdate, MaxConnections: 3, EventLoops: 1, LingerTimeout: 100 * time.Millisecond}, false)
 	}
 }
@@ -142,7 +142,7 @@ func listenRacing(s *suite) {
 		all.Add(1)
 		go func() {
 			defer all.Done()
-			for range amount(200) {
+			for range s.amount(200) {
 				if i%2 == 0 {
 					if err := server.StartListen(0); err != nil {
 						assert.ErrorIs(s, err, driver.ErrListening)
@@ -179,13 +179,13 @@ func pauseFromMany(s *suite) {
 			}
 		}()
 	}
-	s.sendFromMany(l.cc, k, amount(5000), smallPackets)
+	s.sendFromMany(l.cc, k, s.amount(5000), smallPackets)
 	stop.Store(true)
 	s.must("PauseReading and ResumeReading", all.Wait)
 }
 
 func closeConnFromMany(s *suite) {
-	for range amount(50) {
+	for range s.amount(50) {
 		l := s.pair(driver.Config{EventLoops: 1}, driver.Config{EventLoops: 1})
 		var all sync.WaitGroup
 		for i := range 8 {
@@ -218,7 +218,7 @@ func closeConnFromMany(s *suite) {
 func connectRacing(s *suite) {
 	server, client := s.server(driver.Config{}), s.client(driver.Config{})
 	var accepted atomic.Int64
-	for range amount(50) {
+	for range s.amount(50) {
 		accepted.Store(0)
 		before := client.Stats()
 		var all sync.WaitGroup

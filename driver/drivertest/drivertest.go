@@ -31,12 +31,17 @@ import (
 // descriptor may be left. Therefore nothing else may run in the process meanwhile: the caller must not be parallel. With
 // testing.Short the amounts of data are a tenth.
 func Run(t *testing.T, newDriver func(driver.Config) (driver.Driver, error)) {
-	RunMixed(t, newDriver, newDriver)
+	run(t, suite{newServer: newDriver, newClient: newDriver})
 }
 
-// RunMixed is Run with two implementations: most drivers that connect are newClient's, all others newServer's.
+// RunMixed is Run with two implementations: most drivers that connect are newClient's, all others newServer's. The amounts of data
+// are a tenth.
 func RunMixed(t *testing.T, newServer, newClient func(driver.Config) (driver.Driver, error)) {
-	secure := warmUp(t, newServer, newClient)
+	run(t, suite{newServer: newServer, newClient: newClient, mixed: true})
+}
+
+func run(t *testing.T, s suite) {
+	s.secure = warmUp(t, s.newServer, s.newClient)
 	for _, theme := range []struct {
 		name  string
 		tests []property
@@ -64,7 +69,7 @@ func RunMixed(t *testing.T, newServer, newClient func(driver.Config) (driver.Dri
 	} {
 		t.Run(theme.name, func(t *testing.T) {
 			for _, p := range theme.tests {
-				t.Run(p.name, func(t *testing.T) { runProperty(t, newServer, newClient, secure, p) })
+				t.Run(p.name, func(t *testing.T) { runProperty(t, s, p) })
 			}
 		})
 	}

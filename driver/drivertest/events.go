@@ -150,7 +150,7 @@ func onUpdateIsBounded(s *suite) {
 
 // onUpdateRacingClose: an Update under way is done, or its events come later, but all before Close returns, and in order.
 func onUpdateRacingClose(s *suite) {
-	for range amount(50) {
+	for range s.amount(50) {
 		server := s.bare(driver.Config{Dispatch: driver.DispatchOnUpdate, EventLoops: 1})
 		inEstablished, release := make(chan struct{}), make(chan struct{})
 		var once sync.Once
@@ -218,7 +218,7 @@ func onUpdateFromSeveral(s *suite) {
 		}()
 	}
 	client := s.client(driver.Config{})
-	for range amount(100) {
+	for range s.amount(100) {
 		require.NoError(s, client.ConnectTo(server.addr()))
 		s.await("the connection", func() bool { return client.IsConnectedTo(server.addr()) && server.NumberOfConnections() == 1 })
 		require.NoError(s, client.DisconnectFrom(server.addr()))
@@ -226,7 +226,7 @@ func onUpdateFromSeveral(s *suite) {
 			return client.Stats().Disconnected == client.Stats().Dialled && server.NumberOfConnections() == 0
 		})
 	}
-	s.await("all events", func() bool { _, down := server.events.counts(); return down == amount(100) })
+	s.await("all events", func() bool { _, down := server.events.counts(); return down == s.amount(100) })
 	cancel()
 	s.must("Update", updaters.Wait)
 }

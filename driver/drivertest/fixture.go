@@ -24,6 +24,7 @@ type suite struct {
 	*testing.T
 	newServer, newClient newDriver
 	secure               bool // connections are TLS
+	mixed                bool // of two implementations
 }
 
 // node is a driver of a property, and the events that it reported.
@@ -34,7 +35,7 @@ type node struct {
 }
 
 // runProperty runs p and looks that nothing is left of it.
-func runProperty(t *testing.T, newServer, newClient newDriver, secure bool, p property) {
+func runProperty(t *testing.T, s suite, p property) {
 	goroutines, descriptors := runtime.NumGoroutine(), countDescriptors()
 	t.Cleanup(func() { // the last one, since it is registered first
 		if t.Failed() {
@@ -47,7 +48,8 @@ func runProperty(t *testing.T, newServer, newClient newDriver, secure bool, p pr
 			t.Errorf("%d descriptors before, %d after: %v", descriptors, countDescriptors(), listDescriptors())
 		}
 	})
-	p.run(&suite{T: t, newServer: newServer, newClient: newClient, secure: secure})
+	s.T = t
+	p.run(&s)
 }
 
 // warmUp starts what a process starts once, e.g. the runtime's poller, and finds out whether connections are TLS. It is no
@@ -297,9 +299,9 @@ func (l *link) talks(text string) {
 	l.client.expect("to client " + text)
 }
 
-// amount is n, or a tenth with -short.
-func amount(n int) int {
-	if testing.Short() {
+// amount is n, or a tenth with -short and between two implementations, which each have had all of it.
+func (s *suite) amount(n int) int {
+	if testing.Short() || s.mixed {
 		return max(n/10, 1)
 	}
 	return n

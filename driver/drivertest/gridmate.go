@@ -66,7 +66,7 @@ func lockStep(s *suite) {
 		}
 		return p
 	}
-	for range amount(500) {
+	for range s.amount(500) {
 		due := 0
 		for i, c := range clients {
 			for range random.IntN(3) {
@@ -146,7 +146,7 @@ func bogusServer(s *suite) {
 func reconnecting(s *suite) {
 	server, client := s.server(driver.Config{MaxConnections: 1}), s.client(driver.Config{MaxConnections: 1})
 	ids := make(map[uint64]bool)
-	for i := range amount(100) {
+	for i := range s.amount(100) {
 		cc, sc := s.connect(client, server)
 		require.False(s, ids[cc.ID()] || ids[sc.ID()], "an ID was used again")
 		ids[cc.ID()], ids[sc.ID()] = true, true

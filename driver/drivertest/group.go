@@ -165,7 +165,7 @@ func groupLeave(s *suite) {
 // groupRacingLeave: whoever wins between Add and Remove, a member leaves by itself.
 func groupRacingLeave(s *suite) {
 	l := s.pair(driver.Config{}, driver.Config{})
-	groups := make([]*driver.Group, amount(5000))
+	groups := make([]*driver.Group, s.amount(5000))
 	for i := range groups {
 		g := driver.NewGroup()
 		groups[i] = g
@@ -248,7 +248,7 @@ func groupChurn(s *suite) {
 		}
 	})
 	guest := s.client(driver.Config{})
-	for range amount(100) {
+	for range s.amount(100) {
 		cc, sc := s.connect(guest, a.server)
 		if sc.ID()%2 == 0 {
 			g.Remove(sc)

@@ -69,7 +69,7 @@ func staleHandles(s *suite) {
 		}()
 	}
 	ctx := s.context()
-	for n := range amount(200) {
+	for n := range s.amount(200) {
 		cc, sc := s.connect(client, server)
 		require.NoError(s, cc.Send([]byte("a fresh one's")))
 		require.NoError(s, sc.Send([]byte("welcome")))
@@ -88,12 +88,12 @@ func staleHandles(s *suite) {
 	}
 	stop.Store(true)
 	s.must("the abusers", abusers.Wait)
-	k.complete(s, "a bystander", []int{amount(200)})
+	k.complete(s, "a bystander", []int{s.amount(200)})
 }
 
 // staleHijacked: a hijacked connection's net.Conn is its new owner's alone.
 func staleHijacked(s *suite) {
-	for range amount(30) {
+	for range s.amount(30) {
 		l := s.pair(driver.Config{EventLoops: 1}, driver.Config{EventLoops: 1})
 		a, b := s.hijack(l.cc), s.hijack(l.sc)
 		wait := s.background("stale handles", func() {

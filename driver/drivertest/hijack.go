@@ -235,7 +235,7 @@ func hijackPaused(s *suite) {
 
 // hijackWhileReceiving: each packet is received or read, none is both or neither.
 func hijackWhileReceiving(s *suite) {
-	for range amount(50) {
+	for range s.amount(50) {
 		k := newChecker(1)
 		cfg := driver.Config{EventLoops: 1, InboundBufferSize: 2000}
 		l := s.pair(driver.Config{EventLoops: 1}, cfg)
@@ -263,7 +263,7 @@ func hijackWhileReceiving(s *suite) {
 
 // hijackWhileSending: what Send took comes before what is written afterwards.
 func hijackWhileSending(s *suite) {
-	for range amount(50) {
+	for range s.amount(50) {
 		l := s.pair(driver.Config{EventLoops: 1}, driver.Config{EventLoops: 1})
 		k := newChecker(orderSenders + 1)
 		l.server.pumping(k.take)
@@ -409,7 +409,7 @@ func hijackTwice(s *suite) {
 
 // hijackRacingClose: whoever comes first, nothing hangs and (see runProperty) nothing leaks.
 func hijackRacingClose(s *suite) {
-	for i := range amount(100) {
+	for i := range s.amount(100) {
 		l := s.pair(driver.Config{EventLoops: 1}, driver.Config{EventLoops: 1})
 		wait := s.background("Hijack", func() {
 			if nc, err := l.cc.Hijack(); err == nil {

@@ -74,7 +74,7 @@ func stopListenKeeps(s *suite) {
 func listenAgainQuickly(s *suite) {
 	server := s.server(driver.Config{MaxConnections: 2})
 	client := s.client(driver.Config{})
-	for range amount(100) {
+	for range s.amount(100) {
 		require.NoError(s, server.StopListen())
 		require.NoError(s, server.StartListen(0))
 		cc, sc := s.connect(client, server)
@@ -85,7 +85,7 @@ func listenAgainQuickly(s *suite) {
 }
 
 func closeFromSeveral(s *suite) {
-	for range amount(20) {
+	for range s.amount(20) {
 		l := s.pair(driver.Config{EventLoops: 1}, driver.Config{EventLoops: 1})
 		var all sync.WaitGroup
 		for range 8 {
@@ -117,7 +117,7 @@ func closeWithoutUse(s *suite) {
 
 // closeWhileConnecting: a ConnectTo under way ends with its event before Close returns.
 func closeWhileConnecting(s *suite) {
-	for i := range amount(50) {
+	for i := range s.amount(50) {
 		server := s.server(driver.Config{EventLoops: 1})
 		client := s.client(driver.Config{EventLoops: 1})
 		require.NoError(s, client.ConnectTo(server.addr()))
@@ -139,7 +139,7 @@ func closeWhileConnecting(s *suite) {
 }
 
 func closeWhileAccepting(s *suite) {
-	for i := range amount(50) {
+	for i := range s.amount(50) {
 		server := s.server(driver.Config{EventLoops: 1})
 		var clients []*node
 		for range 4 {
@@ -189,7 +189,7 @@ func shutdownEndsOrderly(s *suite) {
 
 // shutdownAtBothEnds: each delivers what it queued.
 func shutdownAtBothEnds(s *suite) {
-	for range amount(20) {
+	for range s.amount(20) {
 		up, down := newChecker(1), newChecker(1)
 		cfg := func(k *checker) driver.Config {
 			c := lingering()
@@ -259,9 +259,9 @@ func portReserved(s *suite) {
 
 func manyDrivers(s *suite) {
 	server := s.server(driver.Config{})
-	for range amount(30) {
+	for range s.amount(30) {
 		c := s.client(driver.Config{EventLoops: 1})
 		s.connect(c, server)
 	}
-	require.Equal(s, amount(30), server.NumberOfConnections())
+	require.Equal(s, s.amount(30), server.NumberOfConnections())
 }

@@ -56,7 +56,7 @@ func maxLeavesWaiting(s *suite) {
 }
 
 func maxAndStopListen(s *suite) {
-	for range amount(30) {
+	for range s.amount(30) {
 		server := s.server(driver.Config{MaxConnections: 1, EventLoops: 1})
 		client, next := s.client(driver.Config{EventLoops: 1}), s.client(driver.Config{EventLoops: 1})
 		cc, _ := s.connect(client, server)

@@ -47,7 +47,7 @@ func (s *suite) order(onPacket, pauses bool, size func(int) int) {
 	if pauses {
 		defer s.pausing(l.sc)()
 	}
-	s.sendFromMany(l.cc, k, amount(20000), size)
+	s.sendFromMany(l.cc, k, s.amount(20000), size)
 	require.EqualValues(s, l.cc.Stats().PacketsSent, l.sc.Stats().PacketsReceived)
 }
 
@@ -97,12 +97,12 @@ func bothWaysAtOnce(s *suite) {
 	l.server.pumping(up.take)
 	l.client.pumping(down.take)
 	stopServer, stopClient := s.pausing(l.sc), s.pausing(l.cc)
-	wait := s.background("the client's senders", func() { s.sendOnly(l.cc, amount(5000)) })
-	s.sendFromMany(l.sc, down, amount(5000), mixedPackets)
+	wait := s.background("the client's senders", func() { s.sendOnly(l.cc, s.amount(5000)) })
+	s.sendFromMany(l.sc, down, s.amount(5000), mixedPackets)
 	wait()
 	stopServer()
 	stopClient()
-	up.complete(s, "to the server", full(amount(5000)))
+	up.complete(s, "to the server", full(s.amount(5000)))
 }
 
 // sendOnly has eight goroutines send, and is for any goroutine.
@@ -138,7 +138,7 @@ func tinyBuffers(s *suite) {
 	client := s.bound(cfg, driver.Bind{Address: "127.0.0.1", SendBufferSize: 4096})
 	cc, _ := s.connect(client, server)
 	server.pumping(k.take)
-	s.sendFromMany(cc, k, amount(1000), mixedPackets)
+	s.sendFromMany(cc, k, s.amount(1000), mixedPackets)
 }
 
 func sendFromOnPacket(s *suite) {
@@ -150,14 +150,14 @@ func sendFromOnPacket(s *suite) {
 		},
 	})
 	l.client.pumping(k.take)
-	n, err := sendAll(s.context(), l.cc, 0, amount(20000), mixedPackets)
+	n, err := sendAll(s.context(), l.cc, 0, s.amount(20000), mixedPackets)
 	require.NoError(s, err)
 	k.complete(s, "an echo", []int{n})
 }
 
 // establishedBeforeTheFirstPacket: also where the peer sends at once.
 func establishedBeforeTheFirstPacket(s *suite) {
-	for range amount(100) {
+	for range s.amount(100) {
 		var up, wrong atomic.Int64
 		var packets atomic.Int64
 		server := s.bare(driver.Config{EventLoops: 1, OnPacket: func(driver.Conn, []byte) {

@@ -231,7 +231,7 @@ func reasonStall(s *suite) {
 func reasonGivenUp(s *suite) {
 	server := s.server(driver.Config{})
 	client := s.client(driver.Config{EventLoops: 1})
-	for i := range amount(300) {
+	for i := range s.amount(300) {
 		require.NoError(s, client.ConnectTo(server.addr()))
 		for end := time.Now().Add(time.Duration(i%30) * 20 * time.Microsecond); time.Now().Before(end); {
 			runtime.Gosched()

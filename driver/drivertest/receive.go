@@ -114,7 +114,7 @@ func shortBuffer(s *suite) {
 
 func waitWakes(s *suite) {
 	l := s.pair(driver.Config{}, driver.Config{})
-	for range amount(500) {
+	for range s.amount(500) {
 		wait := s.background("WaitForData", func() { assert.NoError(s, l.server.WaitForData(context.Background())) })
 		require.NoError(s, l.cc.Send([]byte("wake up")))
 		wait()
@@ -145,7 +145,7 @@ func waitContext(s *suite) {
 }
 
 func waitClose(s *suite) {
-	for i := range amount(50) {
+	for i := range s.amount(50) {
 		n := s.server(driver.Config{EventLoops: 1})
 		var waiting sync.WaitGroup
 		for range 4 {
@@ -169,7 +169,7 @@ func waitClose(s *suite) {
 func waitSeveral(s *suite) {
 	l := s.pair(driver.Config{}, driver.Config{})
 	const waiters = 8
-	for range amount(50) {
+	for range s.amount(50) {
 		var all sync.WaitGroup
 		ctx := s.context()
 		for range waiters {
@@ -194,7 +194,7 @@ func waitSeveral(s *suite) {
 func receiveSeveral(s *suite) {
 	const clients, receivers = 4, 4
 	server := s.server(driver.Config{InboundBufferSize: 8192})
-	each := amount(10000)
+	each := s.amount(10000)
 	var mu sync.Mutex
 	seen := make(map[string]int)
 	for range receivers {

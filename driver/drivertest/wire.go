@@ -89,7 +89,7 @@ func wireFragments(s *suite) {
 	}
 	for _, onPacket := range []bool{true, false} {
 		for _, step := range []int{1, 2, 3, 7, 1000, 4096, 60000} {
-			if step < 4 && amount(10) < 10 {
+			if step < 4 && s.amount(10) < 10 {
 				continue
 			}
 			k := newChecker(1)
