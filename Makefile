@@ -78,4 +78,5 @@ cross: ## build and vet, tests included, for every platform
 
 tidy: ## go mod tidy, gofmt
 	go mod tidy
+	@for module in $(MODULES); do (cd $$module && go mod tidy) || exit 1; done
 	gofmt -w .

@@ -18,6 +18,9 @@ import (
 //go:embed benchmarks.md.tmpl
 var documentText string
 
+//go:embed notes.md
+var notes string
+
 // writeDocument writes doc, and its plots into a folder of its name beside it.
 func writeDocument(set *resultSet, doc string) error {
 	plots := strings.TrimSuffix(doc, ".md")
@@ -56,6 +59,9 @@ type document struct {
 }
 
 func (d document) Machine(name string) string { return d.Set.machine[name] }
+
+// Notes are written by hand: why the figures are what they are.
+func (d document) Notes() string { return strings.TrimSpace(notes) }
 
 func (d document) Plots() string {
 	var b strings.Builder
@@ -100,7 +106,7 @@ func (d document) Memory() string {
 // Million is the table of what the fitted lines say of 1,000,000 connections.
 func (d document) Million() string {
 	const n = 1e6
-	t := table{head: []string{"1,000,000 idle connections, extrapolated", "a connection", "heap + stack", "RSS", "kernel, the server's end"}}
+	t := table{head: []string{"1,000,000 idle connections, extrapolated", "a connection", "heap + stack", "RSS"}}
 	for _, secure := range []string{"off", "on"} {
 		for _, impl := range d.implsOf(d.Set.bases("IdleMemory/")) {
 			suffix := "/tls=" + secure + "/after=packet"
@@ -112,17 +118,27 @@ func (d document) Million() string {
 			if secure == "on" {
 				row[0] += ", TLS"
 			}
-			for _, unit := range []string{"RSS-B/conn", "kernel-B/conn"} {
-				cell := "–"
-				if l, ok := fit(d.Set.totals("IdleMemory/", suffix, impl, unit)); ok && l.slope > 0 {
-					cell = gigabytes(l.at(n))
-				}
-				row = append(row, cell)
+			cell := "–"
+			if l, ok := fit(d.Set.totals("IdleMemory/", suffix, impl, "RSS-B/conn")); ok && l.slope > 0 {
+				cell = gigabytes(l.at(n))
 			}
-			t.add(row...)
+			t.add(append(row, cell)...)
 		}
 	}
 	return t.String()
+}
+
+// Kernel is what the fitted line says of the kernel's part, whichever the server.
+func (d document) Kernel() string {
+	var points []point
+	for _, impl := range implOrder {
+		points = append(points, d.Set.totals("IdleMemory/", "/tls=off/after=packet", impl, "kernel-B/conn")...)
+	}
+	l, ok := fit(points)
+	if !ok || l.slope <= 0 {
+		return "not told by this system"
+	}
+	return fmt.Sprintf("%s B a connection, %s for a million", figure(math.Round(l.slope)), gigabytes(l.at(1e6)))
 }
 
 // Versus is the table of the driver's figures divided by another server's.
