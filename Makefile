@@ -24,7 +24,7 @@ demo: ## a server and its players on this host (PLAYERS=1000 SECONDS=10; TLS=1 s
 	@exec bench/demo/demo.out -players $(PLAYERS) -seconds $(SECONDS) $(if $(filter-out 0,$(TLS)),-tls)
 
 test: ## all tests
-	go test -count=1 -timeout 5m ./...
+	go test -count=1 -timeout 8m ./...
 
 check: ## gofmt, vet, staticcheck, tidy go.mod; changes nothing
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not gofmt'ed:"; echo "$$files"; exit 1; fi
