@@ -41,11 +41,12 @@ func (l *logbook) lines(with string) (found []string) {
 
 func TestCallbackThatHoldsTheLoopUpShows(t *testing.T) {
 	out := &logbook{}
-	release := make(chan struct{})
+	held := make(chan struct{})
+	release := sync.OnceFunc(func() { close(held) })
 	server, err := driver.New(driver.Config{
 		EventLoops: 1,
 		Logger:     slog.New(slog.NewTextHandler(out, nil)),
-		OnPacket:   func(driver.Conn, []byte) { <-release },
+		OnPacket:   func(driver.Conn, []byte) { <-held },
 	})
 	require.NoError(t, err)
 	defer server.Close()
@@ -61,6 +62,7 @@ func TestCallbackThatHoldsTheLoopUpShows(t *testing.T) {
 	eventually(t, "the connection", func() bool { return client.IsConnectedTo(addr) })
 	require.NoError(t, client.Send(addr, []byte("hold it up")))
 
+	defer release() // before the server is closed
 	eventually(t, "that it shows", func() bool { return server.Stats().LoopsHeldUp == 1 })
 	require.GreaterOrEqual(t, server.Stats().LoopLatency, 100*time.Millisecond)
 	var culprit driver.Conn
@@ -71,7 +73,7 @@ func TestCallbackThatHoldsTheLoopUpShows(t *testing.T) {
 	require.Len(t, lines, 1)
 	require.Contains(t, lines[0], culprit.RemoteAddr().String())
 
-	close(release)
+	release()
 	eventually(t, "that it is over", func() bool { return len(out.lines("in time again")) == 1 })
 	eventually(t, "a small latency", func() bool { return server.Stats().LoopLatency < 100*time.Millisecond })
 	require.EqualValues(t, 1, server.Stats().LoopsHeldUp)

@@ -84,12 +84,12 @@ func (l *Loop) look() {
 	}
 	if late := p.latency(now); late >= slowAfter && !p.slow {
 		p.slow = true
-		l.slow.Add(1)
 		args := []any{"late", late}
 		if c := l.inCallback(); c != nil {
 			args = append(args, "addr", c.remote)
 		}
 		l.engine.cfg.Logger.Warn("loop: an event loop is held up: a callback that takes long, or too much to do", args...)
+		l.slow.Add(1)
 	}
 }
 

@@ -81,8 +81,9 @@ func broadcastSkipsFull(s *suite) {
 	slow.PauseReading()
 	sent := s.fill(a.conns[0], 0, 0, 1000)
 	require.Equal(s, 2, a.server.Broadcast(make([]byte, 4000), nil))
-	for _, c := range a.clients[1:] {
+	for i, c := range a.clients[1:] {
 		c.expect(string(make([]byte, 4000)))
+		s.await("that this side knows it", func() bool { return a.conns[1+i].Stats().OutboundBuffered == 0 })
 	}
 	g := driver.NewGroup()
 	for _, c := range a.conns {
