@@ -27,6 +27,7 @@ type AcceptorConfig struct {
 type Acceptor struct {
 	// Immutable.
 	cfg  AcceptorConfig
+	most int // descriptors
 	stop chan struct{}
 	done sync.WaitGroup
 
@@ -52,7 +53,7 @@ const (
 
 // Accept starts accepting. The Acceptor owns cfg.Listener.
 func Accept(cfg AcceptorConfig) *Acceptor {
-	a := &Acceptor{cfg: cfg, stop: make(chan struct{})}
+	a := &Acceptor{cfg: cfg, most: DescriptorLimit(), stop: make(chan struct{})}
 	for range acceptors {
 		a.done.Add(1)
 		go a.run()
@@ -81,7 +82,7 @@ func (a *Acceptor) next() (nc net.Conn, inTurn bool) {
 	defer a.accepting.Unlock()
 	for a.cfg.Slots.WaitFree(a.stop) {
 		nc, err := a.cfg.Listener.Accept()
-		careful := err == nil && (a.episode > 0 || nearLimit(nc))
+		careful := err == nil && (a.episode > 0 || a.nearLimit(nc))
 		if careful {
 			err = a.probe()
 		}
@@ -126,7 +127,7 @@ func (a *Acceptor) handOverLocked(nc net.Conn) {
 }
 
 // nearLimit reports whether the descriptors are about to run out: the system gives out the lowest that is free.
-func nearLimit(nc net.Conn) bool {
+func (a *Acceptor) nearLimit(nc net.Conn) bool {
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return false
@@ -137,7 +138,7 @@ func nearLimit(nc net.Conn) bool {
 	}
 	const margin = 4 * acceptors // each may need one more, and the rest of the process some
 	near := false
-	_ = rc.Control(func(fd uintptr) { near = int(fd)+margin >= DescriptorLimit() })
+	_ = rc.Control(func(fd uintptr) { near = int(fd)+margin >= a.most })
 	return near
 }
 
