@@ -48,7 +48,7 @@ func (s *suite) order(onPacket, pauses bool, size func(int) int) {
 		defer s.pausing(l.sc)()
 	}
 	s.sendFromMany(l.cc, k, s.amount(20000), size)
-	require.EqualValues(s, l.cc.Stats().PacketsSent, l.sc.Stats().PacketsReceived)
+	s.await("that all are counted", func() bool { return l.cc.Stats().PacketsSent == l.sc.Stats().PacketsReceived })
 }
 
 // sendFromMany has eight goroutines send, and waits until all has arrived.
