@@ -7,9 +7,10 @@ COUNT     ?= 1
 # ST1005: an error may begin with the name of a field.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2 -checks inherit,-ST1005
 PLATFORMS   = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 freebsd/arm64
+NESTED      = bench/chaos # modules of their own
 STDNET      = windows/amd64 # no epoll or kqueue: for driver/stdnet and what it imports
 
-.PHONY: help demo test check race fuzz bench cross tidy
+.PHONY: help demo test check race fuzz chaos bench cross tidy
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +28,10 @@ check: ## gofmt, vet, staticcheck, tidy go.mod; changes nothing
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go mod tidy -diff
+	@for module in $(NESTED); do \
+		echo "$$module"; \
+		(cd $$module && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff) || exit 1; \
+	done
 
 race: ## all tests with the race detector, in random order (COUNT=1)
 	go test -race -shuffle=on -count=$(COUNT) -timeout 10m ./...
@@ -38,6 +43,9 @@ fuzz: ## every fuzz target for FUZZTIME=10s
 		echo "$$package $$name"; \
 		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$package" || exit 1; \
 	done
+
+chaos: ## proxies and wires that injure, and attackers, between drivers: docs/reliability.md
+	cd bench/chaos && go test -count=1 -timeout 15m ./...
 
 bench: ## all benchmarks (BENCHTIME=200ms)
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
