@@ -227,7 +227,7 @@ func (c *conn) finish() {
 func (c *conn) sendCloseNotify() {
 	const atOnce = 10 * time.Millisecond
 	c.sock.free.Store(true)
-	_ = c.sock.SetWriteDeadline(time.Now().Add(atOnce))
+	c.sock.last = time.Now().Add(atOnce) // crypto/tls would wait for five seconds
 	_ = c.tls.CloseWrite()
 }
 

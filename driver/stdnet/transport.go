@@ -119,7 +119,8 @@ type socket struct {
 	c *conn
 
 	// Owned by the reader.
-	unread []byte // received before StartTLS
+	unread []byte    // received before StartTLS
+	last   time.Time // no write deadline is later; zero: none is too late
 
 	// Atomic: written by the reader.
 	free atomic.Bool // of the limits: the connection's new owner's, or ending
@@ -162,6 +163,14 @@ func (s *socket) Write(b []byte) (n int, err error) {
 			return n, err
 		}
 	}
+}
+
+// SetWriteDeadline implements net.Conn.
+func (s *socket) SetWriteDeadline(t time.Time) error {
+	if !s.last.IsZero() && t.After(s.last) {
+		t = s.last
+	}
+	return s.TCPConn.SetWriteDeadline(t)
 }
 
 // unacked is how many bytes the kernel has that the peer has not acknowledged.
