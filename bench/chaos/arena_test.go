@@ -65,11 +65,11 @@ type link struct {
 	sc driver.Conn // nil: the server has had no packet yet
 }
 
-// newArena starts a server. What cfg says counts for both sides.
-func newArena(t *testing.T, server, client kind.Kind, address string, cfg driver.Config) *arena {
+// leaksNothing looks, when the test is over, that it left no goroutine and no descriptor.
+func leaksNothing(t *testing.T) {
 	t.Helper()
 	goroutines, before := runtime.NumGoroutine(), descriptors()
-	t.Cleanup(func() { // the last one, since it is registered first
+	t.Cleanup(func() { // the last one, where it is registered first
 		if t.Failed() {
 			return // what is left then says nothing
 		}
@@ -80,6 +80,18 @@ func newArena(t *testing.T, server, client kind.Kind, address string, cfg driver
 			t.Errorf("descriptors before: %v; after: %v", before, descriptors())
 		}
 	})
+}
+
+// newArena is openArena that leaves nothing.
+func newArena(t *testing.T, server, client kind.Kind, address string, cfg driver.Config) *arena {
+	t.Helper()
+	leaksNothing(t)
+	return openArena(t, server, client, address, cfg)
+}
+
+// openArena starts a server. What cfg says counts for both sides.
+func openArena(t *testing.T, server, client kind.Kind, address string, cfg driver.Config) *arena {
+	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	a := &arena{T: t, clientKind: client, ctx: ctx, links: make(map[uint64]*link), calm: make(chan struct{})}
 	t.Cleanup(cancel)
