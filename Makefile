@@ -10,10 +10,10 @@ STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2 -checks inherit,-ST1005
 PLATFORMS   = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 freebsd/arm64
 STDNET      = windows/amd64 # no epoll or kqueue: for driver/stdnet and what it imports
 
-.PHONY: help demo test check race fuzz bench bench-smoke bench-report cross tidy
+.PHONY: help demo test check race fuzz chaos bench bench-smoke bench-report cross tidy
 
 # Modules of their own, so that who embeds the driver does not inherit what they need.
-MODULES = bench/peers bench/report
+MODULES = bench/peers bench/report bench/chaos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{if (!seen[$$1]++) printf "make %-12s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ fuzz: ## every fuzz target for FUZZTIME=10s
 		echo "$$package $$name"; \
 		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$package" || exit 1; \
 	done
+
+chaos: ## proxies and wires that injure, and attackers, between drivers: docs/reliability.md
+	cd bench/chaos && go test -count=1 -timeout 15m ./...
 
 ifdef CONNS
 bench: ## all benchmarks with real sizes, minutes (BENCHTIME=200ms); CONNS=1000000: so many connections instead, as far as limits allow

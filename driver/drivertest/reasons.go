@@ -217,7 +217,9 @@ func reasonStall(s *suite) {
 	l.sc.PauseReading()
 	// The kernel takes more for a while.
 	s.await("the end", func() bool { return errors.Is(l.cc.Send(make([]byte, 10000)), net.ErrClosed) })
+	ended := time.Now()
 	reason := l.client.awaitEnd(l.cc)
+	require.Less(s, time.Since(ended), 3*time.Second, "told late: something waits for a peer that takes nothing")
 	require.ErrorIs(s, reason, driver.ErrStallTimeout)
 	require.ErrorIs(s, reason, os.ErrDeadlineExceeded)
 	// A connection with nothing queued does not stall.

@@ -1,0 +1,316 @@
+//go:build linux
+
+package chaos_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/binary"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"time"
+	"unsafe"
+)
+
+// attackersOrder is what the attackers' process is told.
+type attackersOrder struct {
+	Server string
+	TLS    bool
+	Attack string
+	Count  int // of connections at the same time
+}
+
+// attackersReport is how often they tried.
+type attackersReport struct{ Attempts, NotConnected int64 }
+
+// attackersAddress is where they come from, so that the server can tell them from players.
+const attackersAddress = "127.0.0.2"
+
+// What the first byte behind the number says of a packet.
+const (
+	playerPacket = 'P' // echo it
+	greedyPacket = 'G' // send as much as there is room for
+)
+
+// attemptTick is how often each of them tries, at most: what is measured is how the server fares, not who gets the processor.
+const attemptTick = 100 * time.Millisecond
+
+// whenIdle has this process run only when nobody else wants to: attackers have machines of their own, and here they shall not take
+// the processor from the server and the players.
+func whenIdle() error {
+	const schedIdle = 5
+	threads, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return err
+	}
+	for _, thread := range threads { // those to come inherit it
+		id, err := strconv.Atoi(thread.Name())
+		if err != nil {
+			return err
+		}
+		var priority int32
+		_, _, errno := syscall.Syscall(syscall.SYS_SCHED_SETSCHEDULER, uintptr(id), schedIdle, uintptr(unsafe.Pointer(&priority)))
+		if errno != 0 && errno != syscall.ESRCH {
+			return os.NewSyscallError("sched_setscheduler", errno)
+		}
+	}
+	return nil
+}
+
+type attackers struct {
+	attackersOrder
+	attempts, notConnected atomic.Int64
+}
+
+// attacks are one attempt each, over and over: they return when the server has ended the connection, or ctx is done.
+var attacks = map[string]func(a *attackers, ctx context.Context) error{
+	"PacketFlood":        (*attackers).packetFlood,
+	"ByteFlood":          (*attackers).byteFlood,
+	"SlowReaders":        (*attackers).slowReader,
+	"HalfOpenHandshakes": (*attackers).halfOpen,
+	"SilentLogins":       (*attackers).silentLogin,
+	"SingleBytes":        (*attackers).singleBytes,
+	"Garbage":            (*attackers).garbage,
+	"ConnectAndReset":    (*attackers).connectAndReset,
+	"OneAddress":         (*attackers).hold,
+	"HugeClientHellos":   (*attackers).hugeClientHello,
+	"KeyUpdates":         (*attackers).keyUpdates,
+	"Renegotiation":      (*attackers).renegotiation,
+}
+
+func runAttackers(order []byte, commands <-chan string, say func(any)) error {
+	a := &attackers{}
+	if err := json.Unmarshal(order, &a.attackersOrder); err != nil {
+		return err
+	}
+	if err := whenIdle(); err != nil {
+		return err
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var all sync.WaitGroup
+	attempt := attacks[a.Attack]
+	for range a.Count {
+		all.Go(func() {
+			time.Sleep(rand.N(attemptTick)) // not all in the same moment
+			pace := time.NewTicker(attemptTick)
+			defer pace.Stop()
+			for ctx.Err() == nil {
+				a.attempts.Add(1)
+				if attempt(a, ctx) != nil {
+					a.notConnected.Add(1)
+				}
+				select {
+				case <-ctx.Done():
+				case <-pace.C:
+				}
+			}
+		})
+	}
+	for range commands { // "stop"
+		stop()
+		all.Wait()
+		say(attackersReport{a.attempts.Load(), a.notConnected.Load()})
+	}
+	stop()
+	return nil
+}
+
+// dial connects; ctx's end is the connection's.
+func (a *attackers) dial(ctx context.Context) (*net.TCPConn, func(), error) {
+	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(attackersAddress)}, Timeout: patience}
+	nc, err := d.DialContext(ctx, "tcp", a.Server)
+	if err != nil {
+		return nil, nil, err
+	}
+	unhook := context.AfterFunc(ctx, func() { nc.Close() })
+	return nc.(*net.TCPConn), func() { unhook(); nc.Close() }, nil
+}
+
+// session is dial, and a handshake where the server wants one.
+func (a *attackers) session(ctx context.Context) (net.Conn, func(), error) {
+	nc, done, err := a.dial(ctx)
+	if err != nil || !a.TLS {
+		return nc, done, err
+	}
+	tc := tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+	if err := tc.Handshake(); err != nil {
+		done()
+		return nil, nil, err
+	}
+	return tc, done, nil
+}
+
+// writes writes b until the server has had enough.
+func writes(nc net.Conn, b []byte) {
+	for {
+		if _, err := nc.Write(b); err != nil {
+			return
+		}
+	}
+}
+
+// waits waits for the server to end the connection.
+func waits(nc net.Conn) { _, _ = io.Copy(io.Discard, struct{ io.Reader }{nc}) }
+
+// framed is n packets of size bytes.
+func framed(n, size int, kind byte) []byte {
+	packet := binary.BigEndian.AppendUint16(nil, uint16(size))
+	packet = append(packet, make([]byte, size)...)
+	packet[6] = kind
+	return bytes.Repeat(packet, n)
+}
+
+func (a *attackers) packetFlood(ctx context.Context) error {
+	nc, done, err := a.session(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	writes(nc, framed(100, 16, 'F'))
+	return nil
+}
+
+func (a *attackers) byteFlood(ctx context.Context) error {
+	nc, done, err := a.session(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	writes(nc, framed(4, 4000, 'F'))
+	return nil
+}
+
+// slowReader asks for much and reads nothing.
+func (a *attackers) slowReader(ctx context.Context) error {
+	nc, done, err := a.session(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for range tick.C {
+		if _, err := nc.Write(framed(1, 16, greedyPacket)); err != nil {
+			return nil
+		}
+	}
+	return nil
+}
+
+// halfOpen begins a handshake, if there is one, and no more.
+func (a *attackers) halfOpen(ctx context.Context) error {
+	nc, done, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if a.TLS {
+		_, _ = nc.Write([]byte("\x16\x03\x01\x02\x00\x01\x00"))
+	}
+	waits(nc)
+	return nil
+}
+
+// silentLogin says nothing behind the handshake.
+func (a *attackers) silentLogin(ctx context.Context) error {
+	nc, done, err := a.session(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	waits(nc)
+	return nil
+}
+
+// singleBytes are those of a packet, or a handshake, that takes for ever.
+func (a *attackers) singleBytes(ctx context.Context) error {
+	nc, done, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	bytes := "\x0f\xff" + string(make([]byte, 4095))
+	if a.TLS {
+		bytes = "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + string(make([]byte, 500))
+	}
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for i := range bytes {
+		if _, err := io.WriteString(nc, bytes[i:i+1]); err != nil {
+			return nil
+		}
+		<-tick.C
+	}
+	return nil
+}
+
+func (a *attackers) garbage(ctx context.Context) error {
+	nc, done, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	b := make([]byte, 2000)
+	for i := range b {
+		b[i] = byte(rand.Uint32())
+	}
+	b[0] = 0xff // no length, and no record's type
+	_, _ = nc.Write(b)
+	waits(nc)
+	return nil
+}
+
+func (a *attackers) connectAndReset(ctx context.Context) error {
+	nc, done, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	_ = nc.SetLinger(0)
+	done()
+	return nil
+}
+
+// hold takes a connection and keeps it.
+func (a *attackers) hold(ctx context.Context) error {
+	nc, done, err := a.session(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	for {
+		if _, err := nc.Write(framed(1, 16, 'H')); err != nil {
+			return nil
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+}
+
+// hugeClientHello says that it has 16 MB, and begins with them, or has as much as crypto/tls takes.
+func (a *attackers) hugeClientHello(ctx context.Context) error {
+	nc, done, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	if rand.IntN(2) == 0 {
+		var protocols []string
+		for i := range 220 {
+			protocols = append(protocols, fmt.Sprintf("%0255d", i))
+		}
+		_ = tls.Client(nc, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols}).Handshake()
+		return nil
+	}
+	record := append([]byte("\x16\x03\x01\x40\x00"), make([]byte, 16<<10)...)
+	copy(record[5:], "\x01\xff\xff\xff\x03\x03")
+	writes(nc, record)
+	return nil
+}

@@ -1,0 +1,91 @@
+// Package kind makes drivers of every implementation, plain and with TLS, that all trust one another.
+package kind
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"math/big"
+	"sync"
+	"time"
+
+	"gridstream/driver"
+	"gridstream/driver/drivertest"
+	"gridstream/driver/stdnet"
+)
+
+// Kind is an implementation of driver.Driver.
+type Kind struct {
+	Stdnet bool // on goroutines, not on event loops
+	TLS    bool
+}
+
+// All are the four.
+var All = []Kind{{}, {Stdnet: true}, {TLS: true}, {Stdnet: true, TLS: true}}
+
+// String is e.g. "loops" or "stdnet+tls".
+func (k Kind) String() string {
+	s := "loops"
+	if k.Stdnet {
+		s = "stdnet"
+	}
+	if k.TLS {
+		s += "+tls"
+	}
+	return s
+}
+
+// New makes a driver that is not initialized. With TLS its certificate, and the only one that it trusts, is desc's.
+func (k Kind) New(cfg driver.Config, desc driver.SecureDesc) (driver.Driver, error) {
+	switch {
+	case k.TLS && k.Stdnet:
+		d, err := stdnet.NewSecure(cfg)
+		return secured{d, desc}, err
+	case k.TLS:
+		d, err := driver.NewSecure(cfg)
+		return secured{d, desc}, err
+	case k.Stdnet:
+		return stdnet.New(cfg)
+	}
+	return driver.New(cfg)
+}
+
+type secured struct {
+	drivertest.SecureDriver
+	desc driver.SecureDesc
+}
+
+// Initialize implements driver.Driver.
+func (s secured) Initialize(b driver.Bind) error { return s.InitializeSecurity(b, s.desc) }
+
+// Identity is a certificate for this process that is its own authority.
+var Identity = sync.OnceValues(func() (desc driver.SecureDesc, err error) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return desc, err
+	}
+	template := &x509.Certificate{
+		SerialNumber:          big.NewInt(1),
+		Subject:               pkix.Name{CommonName: "chaos"},
+		NotBefore:             time.Now().Add(-time.Hour),
+		NotAfter:              time.Now().Add(24 * time.Hour),
+		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+	}
+	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return desc, err
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return desc, err
+	}
+	desc.CertificatePEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})
+	desc.PrivateKeyPEM = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
+	desc.CertificateAuthorityPEM = desc.CertificatePEM
+	return desc, nil
+})
