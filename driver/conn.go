@@ -284,6 +284,7 @@ func (c *conn) close(cause error) {
 	case c.registered:
 		core.registry.remove(c)
 		core.counters.disconnected.Add(1)
+		core.ends.count(reason)
 		core.postLast(c, Event{Address: remote, Conn: c, Reason: reason})
 	case !c.inbound:
 		core.connectFailed(c, remote, reason)

@@ -39,6 +39,7 @@ type core struct {
 	connections atomic.Int64 // established ones
 	closing     atomic.Bool  // written under mu
 	counters    counters
+	ends        ends
 	stripes     [16]stripe
 
 	// tasks are the goroutines that dial and accept.
@@ -329,6 +330,7 @@ func (d *core) Stats() Stats {
 		Panics:           n.panics.Load(),
 
 		ProxyHeadersFailed: n.proxyHeadersFailed.Load(),
+		Ends:               d.ends.load(),
 	}
 	for i := range d.stripes {
 		s.PacketsReceived += d.stripes[i].packetsReceived.Load()

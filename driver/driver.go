@@ -139,6 +139,7 @@ type Stats struct {
 	Accepted         uint64 // connections accepted or adopted that were established
 	Dialled          uint64 // connections established with ConnectTo
 	Disconnected     uint64 // established connections that ended
+	Ends             Ends   // the same, by their reasons
 	ConnectsFailed   uint64 // ConnectTo that failed
 	HandshakesFailed uint64 // accepted connections whose TLS handshake failed
 	AcceptErrors     uint64 // failed accepts, e.g. for want of descriptors

@@ -111,6 +111,9 @@ func (n *node) check() {
 		if st.Connections != 0 || n.NumberOfConnections() != 0 || st.Disconnected != st.Accepted+st.Dialled {
 			n.s.Errorf("after Close: %d connections, Stats %+v", n.NumberOfConnections(), st)
 		}
+		if want := n.events.ends(); st.Ends != want {
+			n.s.Errorf("after Close: Stats.Ends %+v, and %+v by the events", st.Ends, want)
+		}
 	}
 }
 

@@ -1,6 +1,7 @@
 package drivertest
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
@@ -182,4 +183,42 @@ func (r *recorder) check(s *suite) {
 	if r.late > 0 {
 		s.Errorf("%d events after Close had returned", r.late)
 	}
+}
+
+// ends counts the ends of established connections by their reasons.
+func (r *recorder) ends() (n driver.Ends) {
+	counters := map[error]*uint64{
+		driver.ErrPeerClosed:   &n.PeerClosed,
+		driver.ErrDisconnected: &n.Disconnected,
+		driver.ErrShutdown:     &n.Shutdown,
+		driver.ErrHijacked:     &n.Hijacked,
+		driver.ErrIdleTimeout:  &n.IdleTimeout,
+		driver.ErrLoginTimeout: &n.LoginTimeout,
+		driver.ErrStallTimeout: &n.StallTimeout,
+		driver.ErrProtocol:     &n.Protocol,
+		driver.ErrRateLimited:  &n.RateLimited,
+		driver.ErrSlowConsumer: &n.SlowConsumer,
+		driver.ErrPanic:        &n.Panic,
+	}
+	established := make(map[uint64]bool)
+	for _, ev := range r.all() {
+		switch {
+		case ev.up:
+			established[ev.Conn.ID()] = true
+			continue
+		case ev.Conn == nil || !established[ev.Conn.ID()]:
+			continue
+		}
+		counter := &n.Disconnected
+		if failed := (*driver.Error)(nil); errors.As(ev.Reason, &failed) {
+			counter = &n.Failed
+		}
+		for reason, c := range counters {
+			if errors.Is(ev.Reason, reason) {
+				counter = c
+			}
+		}
+		*counter++
+	}
+	return n
 }
