@@ -111,7 +111,7 @@ func dualStack(s *suite) {
 	}
 	server := s.listening(driver.Config{}, driver.Bind{Family: driver.DualStack})
 	v4, v6 := s.client(driver.Config{}), s.bound(driver.Config{}, driver.Bind{Family: driver.IPv6})
-	cc4, sc4 := s.connectTo(v4, server, on("127.0.0.1", server))
+	cc4, sc4 := s.connectTo(v4, server, on(host, server))
 	cc6, sc6 := s.connectTo(v6, server, on("::1", server))
 	require.True(s, sc4.RemoteAddr().Addr().Is4())
 	require.True(s, sc4.LocalAddr().Addr().Is4())

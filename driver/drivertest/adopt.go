@@ -29,7 +29,7 @@ func adoptProperties() []property {
 // listener is somebody else's listener on the loopback.
 func (s *suite) listener() net.Listener {
 	s.Helper()
-	ln, err := net.Listen("tcp4", "127.0.0.1:0")
+	ln, err := net.Listen("tcp4", host+":0")
 	require.NoError(s, err)
 	s.Cleanup(func() { ln.Close() })
 	return ln
@@ -64,7 +64,7 @@ func (s *suite) adopt(client, server *node, ln net.Listener) *link {
 }
 
 func adoptAccepted(s *suite) {
-	client, server := s.client(driver.Config{}), s.bound(driver.Config{}, driver.Bind{Address: "127.0.0.1"})
+	client, server := s.client(driver.Config{}), s.bound(driver.Config{}, driver.Bind{Address: host})
 	l := s.adopt(client, server, s.listener())
 	require.True(s, l.sc.Inbound())
 	require.False(s, server.IsListening())
@@ -98,7 +98,7 @@ func adoptFails(s *suite) {
 		return nc
 	}
 	closed(raw(), driver.ErrNotInitialized)
-	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 	one, other := net.Pipe()
 	defer other.Close()
 	closed(one, nil)
@@ -159,7 +159,7 @@ func startListenOn(s *suite) {
 	server := s.bare(driver.Config{})
 	ln := s.listener()
 	port := uint16(ln.Addr().(*net.TCPAddr).Port)
-	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 	own := server.Port()
 	require.NoError(s, server.StartListenOn(ln))
 	require.True(s, server.IsListening())
@@ -225,7 +225,7 @@ func (s *suite) greeter(packets int) *node {
 			assert.NoError(s, ev.Conn.Send(numbered(nil, 0, n, 100)))
 		}
 	}})
-	require.NoError(s, client.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, client.Initialize(driver.Bind{Address: host}))
 	return client
 }
 

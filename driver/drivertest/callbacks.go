@@ -25,7 +25,7 @@ func closeInEstablished(s *suite) {
 		assert.NoError(s, ev.Conn.Send([]byte("go away")))
 		ev.Conn.Close(errKicked)
 	}})
-	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 	require.NoError(s, server.StartListen(0))
 	client := s.client(driver.Config{})
 	for i := range 20 {
@@ -68,7 +68,7 @@ func callsInCallbacks(s *suite) {
 		_ = server.DisconnectFrom(netip.MustParseAddrPort("127.0.0.1:9"))
 	}
 	server.Events().Subscribe(driver.SubscriberFuncs{Established: all, Disconnected: all})
-	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 	require.NoError(s, server.StartListen(0))
 	for range 5 {
 		client := s.client(driver.Config{EventLoops: 1})
@@ -142,8 +142,8 @@ func blockingCalls(s *suite) {
 		require.Equal(s, want, got)
 	}
 	server, client := made("server", s.bare), made("client", func(cfg driver.Config) *node { return s.node(s.newClient, cfg) })
-	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
-	require.NoError(s, client.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
+	require.NoError(s, client.Initialize(driver.Bind{Address: host}))
 	require.NoError(s, server.StartListen(0))
 	cc, sc := s.connect(client, server)
 	await("Established")
@@ -169,7 +169,7 @@ func hijackInUpdate(s *suite) {
 		nc, err = ev.Conn.Hijack()
 		assert.NoError(s, err)
 	}})
-	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 	require.NoError(s, server.StartListen(0))
 	client := s.client(driver.Config{})
 	require.NoError(s, client.ConnectTo(server.addr()))
@@ -263,7 +263,7 @@ func onUpdateClose(s *suite) {
 			assert.NoError(s, server.Close())
 		}
 	}})
-	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 	require.NoError(s, server.StartListen(0))
 	for range 3 {
 		require.NoError(s, s.client(driver.Config{EventLoops: 1}).ConnectTo(server.addr()))
@@ -300,14 +300,14 @@ func closeOnLoop(s *suite) {
 				Established:  func(driver.Event) { closing("Established") },
 				Disconnected: func(driver.Event) { closing("Disconnected") },
 			})
-			require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+			require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 			require.NoError(s, server.StartListen(0))
 			client := s.bare(driver.Config{EventLoops: 1})
 			client.Events().Subscribe(driver.SubscriberFuncs{Established: func(ev driver.Event) {
 				_ = ev.Conn.Send([]byte("x"))
 				ev.Conn.Close(nil)
 			}})
-			require.NoError(s, client.Initialize(driver.Bind{Address: "127.0.0.1"}))
+			require.NoError(s, client.Initialize(driver.Bind{Address: host}))
 			require.NoError(s, client.ConnectTo(server.addr()))
 			s.await("a driver that is closed", func() bool { return errors.Is(server.Send(somebody, []byte("x")), net.ErrClosed) })
 			s.must("Close", func() { assert.NoError(s, server.Close()) })
@@ -327,7 +327,7 @@ func sendAndCloseAtOnce(s *suite) {
 		assert.NoError(s, ev.Conn.Send(numbered(nil, 0, int(next.Add(1))-1, 100)))
 		ev.Conn.Close(nil)
 	}})
-	require.NoError(s, client.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, client.Initialize(driver.Bind{Address: host}))
 	rounds := s.amount(300)
 	for i := range rounds {
 		require.NoError(s, client.ConnectTo(server.addr()))

@@ -53,7 +53,7 @@ func lingering() driver.Config {
 }
 
 // narrow keeps what is on its way out of the kernel's buffers.
-var narrow = driver.Bind{Address: "127.0.0.1", ReceiveBufferSize: 4096, SendBufferSize: 4096}
+var narrow = driver.Bind{Address: host, ReceiveBufferSize: 4096, SendBufferSize: 4096}
 
 // closeDelivers: closing sends what is queued first, however slowly the peer reads.
 func (s *suite) closeDelivers(onPacket bool, closing func(*suite, *node, driver.Conn)) {

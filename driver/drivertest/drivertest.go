@@ -20,7 +20,7 @@ import (
 //
 // What an implementation must provide beyond the interface's documentation:
 //   - Every field of Config is honoured, Framing included: the hostile peers of the suite are drivers with a framing of their own.
-//   - Bind.Address "127.0.0.1", and "::1" where the host has it, with Port 0.
+//   - Bind.Address of the loopback network, and "::1" where the host has it, with Port 0.
 //   - Adopt and StartListenOn take the *net.TCPConn of a net.Listener, and what driver.WithUnread makes of it. A plain driver's Adopt
 //     also takes what Hijack returned.
 //   - A ConnStats.Paused that tells whether a connection is not read from, and counters as documented.

@@ -58,7 +58,7 @@ func establishedThenDisconnected(s *suite) {
 			}
 		},
 	})
-	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 	require.NoError(s, server.StartListen(0))
 	client := s.client(driver.Config{})
 	for range 20 {
@@ -106,7 +106,7 @@ func onUpdateOnly(s *suite) {
 		Established:  func(ev driver.Event) { check(ev, "up") },
 		Disconnected: func(ev driver.Event) { check(ev, "down") },
 	})
-	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 	require.NoError(s, server.StartListen(0))
 	client := s.client(driver.Config{})
 	require.NoError(s, client.ConnectTo(server.addr()))
@@ -168,7 +168,7 @@ func onUpdateRacingClose(s *suite) {
 				}
 			},
 		})
-		require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+		require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 		require.NoError(s, server.StartListen(0))
 		client := s.client(driver.Config{EventLoops: 1})
 		require.NoError(s, client.ConnectTo(server.addr()))
@@ -296,7 +296,7 @@ func panickingSubscriber(s *suite) {
 		server.Events().Subscribe(driver.SubscriberFuncs{Established: panics, Disconnected: panics})
 		after := &recorder{}
 		server.Events().Subscribe(after)
-		require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+		require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 		require.NoError(s, server.StartListen(0))
 		bystander, client := s.client(driver.Config{}), s.client(driver.Config{})
 		bc, bs := s.connect(bystander, server)

@@ -17,6 +17,16 @@ import (
 // patience bounds every wait; nothing passes by waiting for it.
 const patience = 30 * time.Second
 
+// host is where drivers listen: an address of this process' own where the system has more than one on the loopback, so that a port that is
+// free again is nobody else's meanwhile.
+var host = func() string {
+	if runtime.GOOS != "linux" {
+		return "127.0.0.1"
+	}
+	pid := os.Getpid()
+	return fmt.Sprintf("127.%d.%d.1", 1+pid>>8%250, pid%256)
+}()
+
 type newDriver = func(driver.Config) (driver.Driver, error)
 
 // suite is what one property runs with.
@@ -60,10 +70,10 @@ func warmUp(t *testing.T, newServer, newClient newDriver) (secure bool) {
 	client, err := newClient(driver.Config{})
 	require.NoError(t, err)
 	for _, d := range []driver.Driver{server, client} {
-		require.NoError(t, d.Initialize(driver.Bind{Address: "127.0.0.1"}))
+		require.NoError(t, d.Initialize(driver.Bind{Address: host}))
 	}
 	require.NoError(t, server.StartListen(0))
-	addr := netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), server.Port())
+	addr := netip.AddrPortFrom(netip.MustParseAddr(host), server.Port())
 	require.NoError(t, client.ConnectTo(addr))
 	if !eventually(func() bool { return client.IsConnectedTo(addr) }) {
 		t.Fatal("two drivers do not connect to one another")
@@ -117,11 +127,11 @@ func (n *node) check() {
 	}
 }
 
-// client is a driver on 127.0.0.1.
+// client is a driver on host.
 func (s *suite) client(cfg driver.Config) *node {
 	s.Helper()
 	n := s.node(s.newClient, cfg)
-	require.NoError(s, n.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, n.Initialize(driver.Bind{Address: host}))
 	return n
 }
 
@@ -135,7 +145,7 @@ func (s *suite) bound(cfg driver.Config, b driver.Bind) *node {
 // server is a client that listens.
 func (s *suite) server(cfg driver.Config) *node {
 	s.Helper()
-	return s.listening(cfg, driver.Bind{Address: "127.0.0.1"})
+	return s.listening(cfg, driver.Bind{Address: host})
 }
 
 func (s *suite) listening(cfg driver.Config, b driver.Bind) *node {
@@ -147,7 +157,7 @@ func (s *suite) listening(cfg driver.Config, b driver.Bind) *node {
 
 // addr is where n listens, on the IPv4 loopback.
 func (n *node) addr() netip.AddrPort {
-	return netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), n.Port())
+	return netip.AddrPortFrom(netip.MustParseAddr(host), n.Port())
 }
 
 // connect has client connect to server, and waits for both sides and their events.

@@ -166,7 +166,7 @@ func serverRestarts(s *suite) {
 	client := s.client(driver.Config{})
 	port := uint16(0)
 	for range 3 {
-		server := s.listening(driver.Config{}, driver.Bind{Address: "127.0.0.1", Port: port})
+		server := s.listening(driver.Config{}, driver.Bind{Address: host, Port: port})
 		port = server.Port()
 		cc, sc := s.connect(client, server)
 		(&link{client, server, cc, sc}).talks("to this server")

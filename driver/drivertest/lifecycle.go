@@ -34,7 +34,7 @@ func listenAgain(s *suite) {
 	n := s.bare(driver.Config{})
 	require.False(s, n.IsListening())
 	require.Zero(s, n.Port())
-	require.NoError(s, n.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, n.Initialize(driver.Bind{Address: host}))
 	require.False(s, n.IsListening())
 	port := n.Port()
 	require.NotZero(s, port)
@@ -229,7 +229,7 @@ func portReuse(s *suite) {
 	var port uint16
 	client := s.client(driver.Config{})
 	for range 5 {
-		server := s.listening(driver.Config{}, driver.Bind{Address: "127.0.0.1", Port: port})
+		server := s.listening(driver.Config{}, driver.Bind{Address: host, Port: port})
 		if port != 0 {
 			require.Equal(s, port, server.Port())
 		}

@@ -134,8 +134,8 @@ func full(each int) []int {
 func tinyBuffers(s *suite) {
 	cfg := driver.Config{InboundBufferSize: 1, OutboundBufferSize: 1, MaxPacketSize: 4000}
 	k := newChecker(orderSenders)
-	server := s.listening(cfg, driver.Bind{Address: "127.0.0.1", ReceiveBufferSize: 4096})
-	client := s.bound(cfg, driver.Bind{Address: "127.0.0.1", SendBufferSize: 4096})
+	server := s.listening(cfg, driver.Bind{Address: host, ReceiveBufferSize: 4096})
+	client := s.bound(cfg, driver.Bind{Address: host, SendBufferSize: 4096})
 	cc, _ := s.connect(client, server)
 	server.pumping(k.take)
 	s.sendFromMany(cc, k, s.amount(1000), mixedPackets)
@@ -167,13 +167,13 @@ func establishedBeforeTheFirstPacket(s *suite) {
 			packets.Add(1)
 		}})
 		server.Events().Subscribe(driver.SubscriberFuncs{Established: func(driver.Event) { up.Add(1) }})
-		require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+		require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 		require.NoError(s, server.StartListen(0))
 		client := s.bare(driver.Config{EventLoops: 1})
 		client.Events().Subscribe(driver.SubscriberFuncs{Established: func(ev driver.Event) {
 			assert.NoError(s, ev.Conn.Send([]byte("first")))
 		}})
-		require.NoError(s, client.Initialize(driver.Bind{Address: "127.0.0.1"}))
+		require.NoError(s, client.Initialize(driver.Bind{Address: host}))
 		require.NoError(s, client.ConnectTo(server.addr()))
 		s.await("the first packet", func() bool { return packets.Load() == 1 })
 		require.Zero(s, wrong.Load(), "a packet came before Established")
@@ -190,7 +190,7 @@ func sendInEstablished(s *suite) {
 			assert.NoError(s, ev.Conn.Send([]byte(p)))
 		}
 	}})
-	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 	require.NoError(s, server.StartListen(0))
 	client := s.client(driver.Config{})
 	require.NoError(s, client.ConnectTo(server.addr()))

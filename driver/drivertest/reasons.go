@@ -140,7 +140,7 @@ func reasonIdle(s *suite) {
 
 func reasonLogin(s *suite) {
 	server := s.bare(driver.Config{LoginTimeout: 300 * time.Millisecond})
-	require.NoError(s, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 	require.NoError(s, server.StartListen(0))
 	server.Events().Subscribe(driver.SubscriberFuncs{Established: func(ev driver.Event) {
 		if server.Stats().Accepted == 1 {
@@ -253,7 +253,7 @@ func reasonGivenUp(s *suite) {
 
 // reasonConnectTimeout: a server whose backlog is full does not answer.
 func reasonConnectTimeout(s *suite) {
-	server := s.bound(driver.Config{MaxConnections: 1}, driver.Bind{Address: "127.0.0.1"})
+	server := s.bound(driver.Config{MaxConnections: 1}, driver.Bind{Address: host})
 	require.NoError(s, server.StartListen(1))
 	s.connect(s.client(driver.Config{EventLoops: 1}), server)
 	for range 6 {

@@ -53,7 +53,7 @@ func operations(n *node) map[string]struct {
 		"Receive":        {driver.ErrReceive, func() error { _, _, err := n.Receive(make([]byte, 10)); return err }},
 		"WaitForData":    {driver.ErrReceive, func() error { return n.WaitForData(context.Background()) }},
 		"StartListenOn": {driver.ErrSocketListen, func() error {
-			ln, err := net.Listen("tcp4", "127.0.0.1:0")
+			ln, err := net.Listen("tcp4", host+":0")
 			if err != nil {
 				return nil
 			}
@@ -148,7 +148,7 @@ func afterShutdown(s *suite) {
 
 func twice(s *suite) {
 	n := s.server(driver.Config{})
-	err := n.Initialize(driver.Bind{Address: "127.0.0.1"})
+	err := n.Initialize(driver.Bind{Address: host})
 	require.ErrorIs(s, err, driver.ErrAlreadyInitialized)
 	require.Equal(s, driver.ErrSocketCreate, driver.CodeOf(err))
 	err = n.StartListen(0)
@@ -177,7 +177,7 @@ func takenPort(s *suite) {
 	ln := s.listener()
 	port := uint16(ln.Addr().(*net.TCPAddr).Port)
 	n := s.bare(driver.Config{})
-	err := n.Initialize(driver.Bind{Address: "127.0.0.1", Port: port})
+	err := n.Initialize(driver.Bind{Address: host, Port: port})
 	if err == nil {
 		err = n.StartListen(0)
 	}
@@ -190,14 +190,14 @@ func takenPort(s *suite) {
 	require.False(s, n.IsListening())
 	// The driver is as good as new.
 	require.NoError(s, ln.Close())
-	if err := n.Initialize(driver.Bind{Address: "127.0.0.1", Port: port}); err != nil {
+	if err := n.Initialize(driver.Bind{Address: host, Port: port}); err != nil {
 		require.ErrorIs(s, err, driver.ErrAlreadyInitialized)
 	}
 	require.NoError(s, n.StartListen(0))
 	s.connect(s.client(driver.Config{}), n)
 
 	other := s.bare(driver.Config{})
-	err = other.Initialize(driver.Bind{Address: "127.0.0.1", Port: port})
+	err = other.Initialize(driver.Bind{Address: host, Port: port})
 	if err == nil {
 		err = other.StartListen(0)
 	}
@@ -265,7 +265,7 @@ func badBind(s *suite) {
 		require.ErrorContains(s, err, name)
 		require.Equal(s, driver.ErrSocketBind, driver.CodeOf(err), name)
 		require.ErrorIs(s, n.StartListen(0), driver.ErrNotInitialized)
-		require.NoError(s, n.Initialize(driver.Bind{Address: "127.0.0.1"}), "after an Initialize that failed")
+		require.NoError(s, n.Initialize(driver.Bind{Address: host}), "after an Initialize that failed")
 	}
 }
 
