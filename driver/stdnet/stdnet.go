@@ -4,7 +4,8 @@
 // It is the same driver as package driver's, with the same behaviour, changed in one line. It is there for systems without epoll and kqueue
 // (Windows), as the reference for the event loops, and as what they are measured against. Config.EventLoops and
 // Config.HandshakeWorkers mean nothing here: an idle connection costs a goroutine and a buffer, and as many handshakes run at once as there are.
-// Callbacks run on the goroutine that reads the connection; Established, without TLS, on the one that accepted, dialled or adopted it.
+// Config.OutboundBufferSize bounds what waits for the writer, which has as much again in its hands. Callbacks run on the goroutine that reads
+// the connection.
 package stdnet
 
 import (
