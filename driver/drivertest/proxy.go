@@ -19,6 +19,7 @@ func proxyProperties() []property {
 		{"InPieces", proxyInPieces},
 		{"SpeaksForItself", proxySpeaksForItself},
 		{"LimitsPerIP", proxyLimitsPerIP},
+		{"LimitsPerIPv6Network", proxyLimitsPerNetwork},
 		{"Untrusted", proxyUntrusted},
 		{"Nonsense", proxyNonsense},
 		{"Silence", proxySilence},
@@ -140,6 +141,20 @@ func proxyLimitsPerIP(s *suite) {
 	s.await("its end", func() bool { return server.Stats().Disconnected == 1 })
 	s.sendRaw(s.dialRaw(server), proxyHeader(s, 2, "203.0.113.1:4"), "hello")
 	s.await("another", func() bool { return server.IsConnectedTo(netip.MustParseAddrPort("203.0.113.1:4")) })
+}
+
+// proxyLimitsPerNetwork: who has one IPv6 address has all of its /64.
+func proxyLimitsPerNetwork(s *suite) {
+	server := s.server(driver.Config{TrustedProxies: loopback, MaxConnectionsPerIP: 1})
+	for i, source := range []string{"[2001:db8::1]:1", "[2001:db8:0:1::1]:1"} {
+		s.sendRaw(s.dialRaw(server), proxyHeader(s, 2, source), "hello")
+		s.await("the connection", func() bool { return server.NumberOfConnections() == i+1 })
+	}
+	nc := s.dialRaw(server)
+	_, err := nc.Write(proxyHeader(s, 2, "[2001:db8::2]:1"))
+	require.NoError(s, err)
+	s.awaitGone(nc)
+	require.EqualValues(s, 1, server.Stats().AcceptsRefused)
 }
 
 // proxyUntrusted: anybody can write a header. It is not looked for, and is then a frame or a record that cannot be.
