@@ -60,6 +60,7 @@ func RunMixed(t *testing.T, newServer, newClient func(driver.Config) (driver.Dri
 		{"Shutdown", shutdownProperties()},
 		{"Handles", handleProperties()},
 		{"Concurrency", concurrencyProperties()},
+		{"Sequences", sequenceProperties()},
 	} {
 		t.Run(theme.name, func(t *testing.T) {
 			for _, p := range theme.tests {
