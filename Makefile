@@ -3,6 +3,7 @@ SECONDS   ?= 10
 FUZZTIME  ?= 10s
 BENCHTIME ?= 200ms
 COUNT     ?= 1
+MINUTES   ?= 2
 
 # ST1005: an error may begin with the name of a field.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2 -checks inherit,-ST1005
@@ -10,7 +11,7 @@ PLATFORMS   = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 fr
 NESTED      = bench/chaos # modules of their own
 STDNET      = windows/amd64 # no epoll or kqueue: for driver/stdnet and what it imports
 
-.PHONY: help demo test check race fuzz chaos bench cross tidy
+.PHONY: help demo test check race fuzz chaos soak bench cross tidy
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-6s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +47,9 @@ fuzz: ## every fuzz target for FUZZTIME=10s
 
 chaos: ## proxies and wires that injure, and attackers, between drivers: docs/reliability.md
 	cd bench/chaos && go test -count=1 -timeout 15m ./...
+
+soak: ## thousands of players come and go for MINUTES=2; fails where the servers grow
+	cd bench/chaos && go run ./soak -minutes $(MINUTES)
 
 bench: ## all benchmarks (BENCHTIME=200ms)
 	go test -run '^$$' -bench . -benchmem -benchtime $(BENCHTIME) ./...
