@@ -4,13 +4,14 @@ FUZZTIME  ?= 10s
 BENCHTIME ?= 200ms
 ROUNDS    ?= 3
 COUNT     ?= 1
+MINUTES   ?= 2
 
 # ST1005: an error may begin with the name of a field.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2 -checks inherit,-ST1005
 PLATFORMS   = linux/amd64 linux/arm64 darwin/amd64 darwin/arm64 freebsd/amd64 freebsd/arm64
 STDNET      = windows/amd64 # no epoll or kqueue: for driver/stdnet and what it imports
 
-.PHONY: help demo test check race fuzz chaos bench bench-smoke bench-report cross tidy
+.PHONY: help demo test check race fuzz chaos soak bench bench-smoke bench-report cross tidy
 
 # Modules of their own, so that who embeds the driver does not inherit what they need.
 MODULES = bench/peers bench/report bench/chaos
@@ -49,6 +50,9 @@ fuzz: ## every fuzz target for FUZZTIME=10s
 
 chaos: ## proxies and wires that injure, and attackers, between drivers: docs/reliability.md
 	cd bench/chaos && go test -count=1 -timeout 15m ./...
+
+soak: ## thousands of players come and go for MINUTES=2; fails where the servers grow
+	cd bench/chaos && go run ./soak -minutes $(MINUTES)
 
 ifdef CONNS
 bench: ## all benchmarks with real sizes, minutes (BENCHTIME=200ms); CONNS=1000000: so many connections instead, as far as limits allow

@@ -22,6 +22,7 @@ func concurrencyProperties() []property {
 		{"PauseAndResumeFromMany", pauseFromMany},
 		{"CloseOfAConnectionFromMany", closeConnFromMany},
 		{"ConnectAndDisconnectRacing", connectRacing},
+		{"ManySendersOnManyConnections", manySenders},
 	}
 }
 
@@ -244,4 +245,52 @@ func connectRacing(s *suite) {
 		require.NoError(s, client.DisconnectFrom(server.addr()))
 		s.await("the end", func() bool { st := client.Stats(); return st.Disconnected == st.Dialled })
 	}
+}
+
+// manySenders: what eight goroutines send on many connections, by turns and at once, arrives on each whole, once, and in order per
+// goroutine, though their readers pause, and half of them have small buffers.
+func manySenders(s *suite) {
+	const clients = 12
+	each := s.amount(1000)
+	server := s.server(driver.Config{OutboundBufferSize: 8 << 10, MaxPacketSize: 4096})
+	var conns []driver.Conn
+	var checkers []*checker
+	var stops []func()
+	for i := range clients {
+		k := newChecker(orderSenders)
+		cfg := driver.Config{EventLoops: 1, OnPacket: func(_ driver.Conn, p []byte) { k.take(p) }}
+		bind := driver.Bind{Address: "127.0.0.1"}
+		if i%2 == 0 {
+			bind = narrow
+		}
+		cc, sc := s.connect(s.bound(cfg, bind), server)
+		conns, checkers = append(conns, sc), append(checkers, k)
+		if i%3 == 0 {
+			stops = append(stops, s.pausing(cc))
+		}
+	}
+	ctx := s.context()
+	var senders sync.WaitGroup
+	for sender := range orderSenders {
+		senders.Go(func() {
+			var buf []byte
+			for n := range each {
+				buf = numbered(buf[:0], sender, n, mixedPackets(n))
+				for i := range conns {
+					if err := conns[(i+sender)%clients].SendContext(ctx, buf); err != nil {
+						s.Errorf("sender %d, packet %d: %v", sender, n, err)
+						return
+					}
+				}
+			}
+		})
+	}
+	for _, k := range checkers {
+		k.complete(s, "many senders on many connections", full(each))
+	}
+	senders.Wait()
+	for _, stop := range stops {
+		stop()
+	}
+	require.EqualValues(s, clients*orderSenders*each, server.Stats().PacketsSent)
 }

@@ -66,6 +66,7 @@ func run(t *testing.T, s suite) {
 		{"Shutdown", shutdownProperties()},
 		{"Handles", handleProperties()},
 		{"Concurrency", concurrencyProperties()},
+		{"Sequences", sequenceProperties()},
 	} {
 		t.Run(theme.name, func(t *testing.T) {
 			for _, p := range theme.tests {

@@ -1,0 +1,155 @@
+//go:build unix
+
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"gridstream/bench/chaos/kind"
+	"gridstream/driver"
+)
+
+// address is where a server is.
+type address struct {
+	Kind kind.Kind
+	Addr string
+}
+
+// The first byte of a packet tells what to do with it, after it has been echoed.
+const (
+	doEcho   = 'E'
+	doPause  = 'P' // stop reading for a moment
+	doHijack = 'H' // take the connection out, and back in where that can be
+)
+
+// settleWithin is how long what is left may take to go.
+const settleWithin = 30 * time.Second
+
+// servers are one of each kind.
+type servers struct {
+	all []driver.Driver
+
+	established, ended, hijacked, adopted atomic.Int64
+
+	busy sync.WaitGroup // pauses and hijacks
+}
+
+func runServers(in io.Reader, out io.Writer) error {
+	s := &servers{}
+	defer func() {
+		s.busy.Wait()
+		for _, d := range s.all {
+			d.Close()
+		}
+	}()
+	return answers(in, out, func(line []byte) (any, error) {
+		var command string
+		if err := json.Unmarshal(line, &command); err != nil {
+			return nil, err
+		}
+		switch command {
+		case "listen":
+			return s.listen()
+		case "settle":
+			s.busy.Wait()
+			for end := time.Now().Add(settleWithin); s.connections() > 0 && time.Now().Before(end); {
+				time.Sleep(10 * time.Millisecond)
+			}
+			for end := time.Now().Add(settleWithin); s.established.Load() != s.ended.Load() && time.Now().Before(end); {
+				time.Sleep(10 * time.Millisecond)
+			}
+		}
+		return s.sample(), nil
+	})
+}
+
+func (s *servers) listen() (addrs []address, err error) {
+	desc, err := kind.Identity()
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range kind.All {
+		var d driver.Driver
+		d, err = k.New(driver.Config{
+			OnPacket:         func(c driver.Conn, packet []byte) { s.serve(d, c, packet) },
+			HandshakeTimeout: 20 * time.Second, // thousands come at once
+			LingerTimeout:    time.Second,
+		}, desc)
+		if err != nil {
+			return nil, err
+		}
+		s.all = append(s.all, d)
+		d.Events().Subscribe(driver.SubscriberFuncs{
+			Established:  func(driver.Event) { s.established.Add(1) },
+			Disconnected: func(driver.Event) { s.ended.Add(1) },
+		})
+		if err := d.Initialize(driver.Bind{Address: "127.0.0.1"}); err != nil {
+			return nil, err
+		}
+		if err := d.StartListen(0); err != nil {
+			return nil, err
+		}
+		addrs = append(addrs, address{k, fmt.Sprintf("127.0.0.1:%d", d.Port())})
+	}
+	return addrs, nil
+}
+
+func (s *servers) serve(d driver.Driver, c driver.Conn, packet []byte) {
+	_ = c.Send(packet)
+	switch packet[0] {
+	case doPause:
+		c.PauseReading()
+		s.busy.Add(1)
+		time.AfterFunc(20*time.Millisecond, func() {
+			defer s.busy.Done()
+			c.ResumeReading()
+		})
+	case doHijack:
+		s.busy.Go(func() {
+			nc, err := c.Hijack()
+			if err != nil {
+				return // gone
+			}
+			s.hijacked.Add(1)
+			if _, secure := c.TLS(); secure {
+				nc.Close()
+				return
+			}
+			if _, err := d.Adopt(nc); err == nil {
+				s.adopted.Add(1)
+			}
+		})
+	}
+}
+
+func (s *servers) connections() (n int) {
+	for _, d := range s.all {
+		n += d.NumberOfConnections()
+	}
+	return n
+}
+
+func (s *servers) sample() sample {
+	runtime.GC()
+	runtime.GC() // what pools held
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	descriptors, _ := os.ReadDir("/proc/self/fd")
+	return sample{
+		Heap:        float64(m.HeapAlloc),
+		Goroutines:  float64(runtime.NumGoroutine()),
+		Descriptors: float64(len(descriptors)),
+		Connections: s.connections(),
+		Established: int(s.established.Load()),
+		Ended:       int(s.ended.Load()),
+		Hijacked:    int(s.hijacked.Load()),
+		Adopted:     int(s.adopted.Load()),
+	}
+}
