@@ -19,6 +19,18 @@ func (c *conn) run(opened chan<- struct{}) {
 	c.callback(c.h.OnOpen)
 	close(opened)
 	buf := make([]byte, readSize)
+	for {
+		c.readAll(buf)
+		if !c.detachFails() {
+			break
+		}
+	}
+	c.discard(buf)
+	c.finish()
+}
+
+// readAll reads until there is a reason not to.
+func (c *conn) readAll(buf []byte) {
 	for c.mayRead() {
 		if c.tls != nil && !c.shaken.Load() {
 			c.handshake()
@@ -32,8 +44,22 @@ func (c *conn) run(opened chan<- struct{}) {
 			c.readFailed(err)
 		}
 	}
-	c.discard(buf)
-	c.finish()
+}
+
+// detachFails waits, where a Detach is under way, until what is queued is written. Where that cannot be the connection
+// stays, and reading goes on.
+func (c *conn) detachFails() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for c.detaching != nil && c.State() == link.Open && (c.writing || c.out != nil) {
+		c.changed.Wait()
+	}
+	if c.detaching == nil || c.State() != link.Open || !c.broken {
+		return false
+	}
+	close(c.detaching.over)
+	c.detaching = nil
+	return true
 }
 
 func (c *conn) readOnce(buf []byte) (n int, err error) {
@@ -196,15 +222,14 @@ func (c *conn) mayDiscard() bool {
 // finish waits for the writer and ends the connection.
 func (c *conn) finish() {
 	c.mu.Lock()
-	for c.writing || c.State() != link.Closed && (c.detaching == nil || c.out != nil) {
+	for c.writing || c.State() != link.Closed && c.detaching == nil {
 		c.changed.Wait()
 	}
 	d := c.detaching
-	if d != nil && c.State() != link.Closed && !c.broken {
+	if d != nil && c.State() != link.Closed {
 		c.setReasonLocked(d.reason)
 		d.done = true
 	}
-	c.setReasonLocked(link.ErrLinger) // broken, while detaching
 	c.state.Store(uint32(link.Closed))
 	if c.deadline != nil {
 		c.deadline.Stop()
