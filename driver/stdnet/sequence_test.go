@@ -10,7 +10,7 @@ import (
 func FuzzSequence(f *testing.F) {
 	const client, settles = 0x40, 0x80
 	for _, secure := range []bool{false, true} {
-		f.Add([]byte{0, client | 0, 2, client | 1, 3, client | 5 | settles, 0, 7 | settles}, secure)
+		f.Add([]byte{0, client, 2, client | 1, 3, client | 5 | settles, 0, 7 | settles}, secure)
 		f.Add([]byte{2, client | 1, client | 5, 9, 0, 6 | settles, 10, client | 10, 1, 5 | settles}, secure)
 		f.Add([]byte{1, client | 1, 8 | settles, client | 1, client | 9 | settles, 1, 11, 0, client | 11}, secure)
 	}

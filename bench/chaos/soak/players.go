@@ -100,6 +100,7 @@ func (p *players) session(server address) {
 	for range 1 + rand.IntN(20) {
 		do := []byte{doEcho, doEcho, doEcho, doEcho, doPause, doHijack}[rand.IntN(6)]
 		if err := p.trip(nc, do); err != nil {
+			p.wrong(fmt.Errorf("%v: %w", server.Kind, err))
 			return
 		}
 		if do == doHijack && server.Kind.TLS {
@@ -129,14 +130,14 @@ func (p *players) trip(nc net.Conn, do byte) error {
 	sent = p.packet(sent, do)
 	_ = nc.SetDeadline(time.Now().Add(20 * time.Second))
 	if _, err := nc.Write(sent); err != nil {
-		return p.wrong(fmt.Errorf("writing: %w", err))
+		return fmt.Errorf("writing: %w", err)
 	}
 	got := make([]byte, len(sent))
 	if _, err := io.ReadFull(nc, got); err != nil {
-		return p.wrong(fmt.Errorf("%q: reading %d bytes: %w", do, len(sent), err))
+		return fmt.Errorf("%q: reading %d bytes: %w", do, len(sent), err)
 	}
 	if !bytes.Equal(got, sent) {
-		return p.wrong(fmt.Errorf("not what was sent: % x, want % x", got[:min(len(got), 32)], sent[:min(len(sent), 32)]))
+		return fmt.Errorf("not what was sent: % x, want % x", got[:min(len(got), 32)], sent[:min(len(sent), 32)])
 	}
 	p.count(func(c *playerCounts) { c.Answers++ })
 	return nil
@@ -155,11 +156,10 @@ func (p *players) packet(dst []byte, do byte) []byte {
 	return dst
 }
 
-func (p *players) wrong(err error) error {
+func (p *players) wrong(err error) {
 	p.count(func(c *playerCounts) {
 		if c.Wrong++; c.Wrong == 1 {
 			c.FirstWrong = err.Error()
 		}
 	})
-	return err
 }

@@ -102,7 +102,11 @@ func (s *servers) listen() (addrs []address, err error) {
 }
 
 func (s *servers) serve(d driver.Driver, c driver.Conn, packet []byte) {
-	_ = c.Send(packet)
+	err := c.Send(packet)
+	if u, hijacking := c.Value().(*unsent); hijacking && err != nil {
+		u.keep(packet)
+		return
+	}
 	switch packet[0] {
 	case doPause:
 		c.PauseReading()
@@ -112,6 +116,8 @@ func (s *servers) serve(d driver.Driver, c driver.Conn, packet []byte) {
 			c.ResumeReading()
 		})
 	case doHijack:
+		u := &unsent{}
+		c.SetValue(u)
 		s.busy.Go(func() {
 			nc, err := c.Hijack()
 			if err != nil {
@@ -122,11 +128,35 @@ func (s *servers) serve(d driver.Driver, c driver.Conn, packet []byte) {
 				nc.Close()
 				return
 			}
+			if _, err := nc.Write(u.frames()); err != nil {
+				nc.Close()
+				return
+			}
 			if _, err := d.Adopt(nc); err == nil {
 				s.adopted.Add(1)
 			}
 		})
 	}
+}
+
+// unsent is the echoes of packets that were delivered when Hijack had begun, and Send said that it was too late.
+type unsent struct {
+	// Guarded by mu.
+	mu    sync.Mutex
+	bytes []byte
+}
+
+func (u *unsent) keep(packet []byte) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.bytes = driver.LengthPrefix16BE.AppendFrame(u.bytes, packet)
+}
+
+// frames are complete once Hijack has returned.
+func (u *unsent) frames() []byte {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.bytes
 }
 
 func (s *servers) connections() (n int) {
