@@ -48,8 +48,8 @@ fuzz: ## every fuzz target for FUZZTIME=10s
 		go test -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 10x "$$package" || exit 1; \
 	done
 
-chaos: ## proxies and wires that injure, and attackers, between drivers: docs/reliability.md
-	cd bench/chaos && go test -count=1 -timeout 15m ./...
+chaos: ## proxies and wires that injure, and attackers, between drivers: docs/reliability.md (SHORT=1: attacks that last a second)
+	cd bench/chaos && go test -count=1 $(if $(SHORT),-short) -timeout 15m ./...
 
 soak: ## thousands of players come and go for MINUTES=2; fails where the servers grow
 	cd bench/chaos && go run ./soak -minutes $(MINUTES)

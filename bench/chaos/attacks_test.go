@@ -19,11 +19,15 @@ import (
 	"gridstream/driver"
 )
 
-const (
-	innocentPlayers = 200
-	beforeAttack    = 1500 * time.Millisecond // the time in which players are measured alone
-	duringAttack    = 2500 * time.Millisecond // and under attack
-)
+const innocentPlayers = 200
+
+// windows are the time in which players are measured alone, and that under attack: with -short not long enough for figures.
+func windows() (before, during time.Duration) {
+	if testing.Short() {
+		return 300 * time.Millisecond, 1200 * time.Millisecond
+	}
+	return 1500 * time.Millisecond, 2500 * time.Millisecond
+}
 
 // attacked is an attack on a server, and how the server shows that it was one.
 type attacked struct {
@@ -163,12 +167,13 @@ func (a *attacked) run(t *testing.T, k kind.Kind) string {
 	players.hear(&greeting)
 	var before, during, after playersReport
 	players.tell("measure", &before) // what there is from connecting does not count
-	window := time.NewTimer(beforeAttack)
+	before, during := windows()
+	window := time.NewTimer(before)
 	<-window.C
 	players.tell("measure", &before)
 
 	attackers := startRole(t, "attackers", attackersOrder{Server: addr, TLS: k.TLS, Attack: a.name, Count: a.count})
-	window.Reset(duringAttack)
+	window.Reset(during)
 	<-window.C
 	shows := func() bool {
 		mu.Lock()
