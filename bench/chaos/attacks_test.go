@@ -22,7 +22,7 @@ import (
 const innocentPlayers = 200
 
 // windows are the time in which players are measured alone, and that under attack: with -short not long enough for figures.
-func windows() (before, during time.Duration) {
+func windows() (alone, underAttack time.Duration) {
 	if testing.Short() {
 		return 300 * time.Millisecond, 1200 * time.Millisecond
 	}
@@ -167,13 +167,13 @@ func (a *attacked) run(t *testing.T, k kind.Kind) string {
 	players.hear(&greeting)
 	var before, during, after playersReport
 	players.tell("measure", &before) // what there is from connecting does not count
-	before, during := windows()
-	window := time.NewTimer(before)
+	alone, underAttack := windows()
+	window := time.NewTimer(alone)
 	<-window.C
 	players.tell("measure", &before)
 
 	attackers := startRole(t, "attackers", attackersOrder{Server: addr, TLS: k.TLS, Attack: a.name, Count: a.count})
-	window.Reset(during)
+	window.Reset(underAttack)
 	<-window.C
 	shows := func() bool {
 		mu.Lock()
