@@ -247,6 +247,11 @@ func (m *model) takeOut(at, other *modelSide) (nc net.Conn) {
 	m.s.must("Hijack", func() { nc, err = at.conn.Hijack() })
 	if err != nil {
 		require.True(m.s, m.over, "Hijack of an open connection: %v", err)
+		if !at.closed {
+			// The other side was ending it: Hijack may have begun before that was seen, and failed to write what was queued.
+			m.contested = true
+			at.reasons = append(at.reasons, driver.ErrHijacked)
+		}
 		return nil
 	}
 	require.False(m.s, at.closed, "Hijack after Close had returned")
