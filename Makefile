@@ -38,7 +38,7 @@ check: ## gofmt, vet, staticcheck, tidy go.mod; changes nothing
 	done
 
 race: ## all tests with the race detector, in random order (COUNT=1)
-	go test -race -shuffle=on -count=$(COUNT) -timeout 10m ./...
+	go test -race -shuffle=on -count=$(COUNT) -timeout 15m ./...
 
 fuzz: ## every fuzz target for FUZZTIME=10s
 	@list=$$(go test -list '^Fuzz' ./...) || { echo "$$list"; exit 1; }; \
