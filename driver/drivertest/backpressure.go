@@ -5,6 +5,7 @@ import (
 	"net"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/stretchr/testify/assert"
@@ -21,6 +22,7 @@ func backpressureProperties() []property {
 		{"PauseReadingHoldsThePeerUp", pauseReading},
 		{"PauseReadingAndAFullBuffer", pauseReadingAndFull},
 		{"SendIsAllOrNothing", sendAllOrNothing},
+		{"AnsweredPacketsTakeNoRoom", answeredTakeNoRoom},
 		{"SendContextEnds", sendContextEnds},
 		{"SendContextManyWaiters", sendContextManyWaiters},
 		{"LargestPacketThroughSmallBuffers", largestThroughSmallBuffers},
@@ -179,6 +181,36 @@ func sendAllOrNothing(s *suite) {
 	s.must("Send", senders.Wait)
 	require.NotZero(s, client.Stats().SendsRejected)
 	k.complete(s, "what Send took", sent)
+}
+
+// answeredTakeNoRoom: what the peer has is not in the outbound buffer any more, which has room for the next packets at once.
+func answeredTakeNoRoom(s *suite) {
+	const size, together = 1000, 4
+	var turns atomic.Int64
+	done := make(chan struct{})
+	// Each side in turn fills its buffer with packets, the last of which gives the turn to the other.
+	cfg := driver.Config{EventLoops: 1, OutboundBufferSize: together * (size + 2)}
+	cfg.OnPacket = func(c driver.Conn, packet []byte) {
+		if packet[0] != together-1 || turns.Load() == 0 {
+			return
+		}
+		failed := false
+		for i := range together {
+			packet := make([]byte, size)
+			packet[0] = byte(i)
+			failed = failed || !assert.NoError(s, c.Send(packet))
+		}
+		if failed {
+			turns.Store(1)
+		}
+		if turns.Add(-1) == 0 {
+			close(done)
+		}
+	}
+	l := s.pair(cfg, cfg)
+	turns.Store(int64(amount(5000)))
+	require.NoError(s, l.cc.Send([]byte{together - 1}))
+	s.closes("the last turn", done)
 }
 
 // sendContextEnds: whoever waits for room is told when there will be none.

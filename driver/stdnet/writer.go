@@ -18,11 +18,15 @@ func (c *conn) Buffered() int {
 	return c.queuedLocked()
 }
 
-func (c *conn) queuedLocked() int {
+func (c *conn) queuedLocked() int { return c.waitingLocked() + c.inFlight }
+
+// waitingLocked counts the bytes that the limit is for: those that no writer has. What the writer has may be with the peer already, and
+// answered, before the writer gets to say so.
+func (c *conn) waitingLocked() int {
 	if c.out == nil {
-		return c.inFlight
+		return 0
 	}
-	return len(c.out.B) + c.inFlight
+	return len(c.out.B)
 }
 
 // Write implements link.Link.
@@ -32,7 +36,7 @@ func (c *conn) Write(enc link.Encoder, b []byte, most int) error {
 	if c.State() != link.Open || c.broken || c.detaching != nil {
 		return link.ErrClosed
 	}
-	if n := c.queuedLocked(); n > 0 && n+most > c.t.cfg.OutboundLimit {
+	if n := c.waitingLocked(); n > 0 && n+most > c.t.cfg.OutboundLimit {
 		c.starved = true
 		return link.ErrFull
 	}
@@ -65,9 +69,13 @@ func (c *conn) write() {
 		out, last := c.next()
 		switch {
 		case out != nil:
+			c.tellDrained()
 			err := c.writeAll(out.B)
 			bytebufferpool.Put(out)
 			c.wrote(err)
+			if err != nil {
+				c.tellDrained()
+			}
 		case last:
 			c.end()
 		default:
@@ -106,16 +114,20 @@ func (c *conn) next() (out *bytebufferpool.ByteBuffer, last bool) {
 // wrote tells that what next took is written, or why it is not.
 func (c *conn) wrote(err error) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.inFlight = 0
 	if err != nil {
 		c.breakLocked(err)
 	}
-	drained := c.starved && c.queuedLocked() <= c.t.cfg.OutboundLimit/2
-	if drained {
-		c.starved = false
-	}
+}
+
+// tellDrained tells who found the queue full that next took it, or that nothing is taken any more.
+func (c *conn) tellDrained() {
+	c.mu.Lock()
+	starved := c.starved
+	c.starved = false
 	c.mu.Unlock()
-	if drained {
+	if starved {
 		c.guard(c.h.OnDrained)
 	}
 }
