@@ -20,7 +20,7 @@ demo: ## a server and its players on this host (PLAYERS=1000 SECONDS=10; TLS=1 s
 	@exec bench/demo/demo.out -players $(PLAYERS) -seconds $(SECONDS) $(if $(filter-out 0,$(TLS)),-tls)
 
 test: ## all tests
-	go test -count=1 -timeout 5m ./...
+	go test -count=1 -timeout 15m ./...
 
 check: ## gofmt, vet, staticcheck, tidy go.mod; changes nothing
 	@files=$$(gofmt -l .); if [ -n "$$files" ]; then echo "not gofmt'ed:"; echo "$$files"; exit 1; fi
@@ -29,7 +29,7 @@ check: ## gofmt, vet, staticcheck, tidy go.mod; changes nothing
 	go mod tidy -diff
 
 race: ## all tests with the race detector, in random order (COUNT=1)
-	go test -race -shuffle=on -count=$(COUNT) -timeout 10m ./...
+	go test -race -shuffle=on -count=$(COUNT) -timeout 30m ./...
 
 fuzz: ## every fuzz target for FUZZTIME=10s
 	@list=$$(go test -list '^Fuzz' ./...) || { echo "$$list"; exit 1; }; \
