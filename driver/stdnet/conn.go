@@ -40,7 +40,7 @@ type conn struct {
 	mu        sync.Mutex
 	changed   sync.Cond                  // state, pauses, writing or detaching
 	out       *bytebufferpool.ByteBuffer // queued; nil: empty
-	inFlight  int                        // bytes that the writer has
+	inFlight  int                        // bytes that the writer has; the limit does not count them
 	reason    error                      // the first one
 	pauses    link.Pause
 	deadline  *time.Timer // of SetDeadline; nil: none
