@@ -15,6 +15,9 @@ import (
 
 // A server whose players hear what any of them says. It runs until Ctrl-C.
 func Example_server() {
+	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+
 	zone := driver.NewGroup()
 	d, err := driver.New(driver.Config{
 		OnPacket: func(c driver.Conn, packet []byte) { zone.Broadcast(packet) }, // on c's event loop
@@ -32,9 +35,6 @@ func Example_server() {
 	if err := d.StartListen(0); err != nil {
 		log.Fatal(err)
 	}
-
-	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt)
-	defer stop()
 	<-interrupted.Done()
 	_ = d.Shutdown(context.Background()) // sends what is queued first
 }
