@@ -9,9 +9,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"gridstream/loop/link"
-
 	"github.com/valyala/bytebufferpool"
+
+	"gridstream/loop/link"
 )
 
 // lastID is the last Conn.ID that was given out: unique in the process, so that it has to be global.
@@ -174,7 +174,8 @@ func (c *conn) isOpen() bool {
 
 // OnOpen implements link.Handler.
 func (c *conn) OnOpen() {
-	if c.awaitedHeader() == nil {
+	h := c.awaitedHeader()
+	if h == nil {
 		c.begin()
 		return
 	}
@@ -182,6 +183,10 @@ func (c *conn) OnOpen() {
 	c.link.SetDeadline(c.core.cfg.ProxyTimeout)
 	if c.core.closing.Load() {
 		c.Close(ErrShutdown)
+		return
+	}
+	if b := c.takeUnread(); b != nil { // of a listener of the application's own
+		c.receiveHeader(h, b)
 	}
 }
 

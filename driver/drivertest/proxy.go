@@ -17,6 +17,7 @@ func proxyProperties() []property {
 	return []property{
 		{"NamesThePeer", proxyNamesThePeer},
 		{"InPieces", proxyInPieces},
+		{"ReadAhead", proxyReadAhead},
 		{"SpeaksForItself", proxySpeaksForItself},
 		{"LimitsPerIP", proxyLimitsPerIP},
 		{"LimitsPerIPv6Network", proxyLimitsPerNetwork},
@@ -106,6 +107,16 @@ func proxyInPieces(s *suite) {
 		server.expect("whole")
 		require.True(s, server.IsConnectedTo(source))
 	}
+}
+
+// proxyReadAhead: a listener of the application's own may have read the header, and more.
+func proxyReadAhead(s *suite) {
+	server := s.client(driver.Config{TrustedProxies: loopback})
+	require.NoError(s, server.StartListenOn(peekingListener{s.listener()}))
+	source := netip.MustParseAddrPort("203.0.113.7:1234")
+	s.sendRaw(s.dialRaw(server), proxyHeader(s, 2, source.String()), "hello")
+	server.expect("hello")
+	require.True(s, server.IsConnectedTo(source))
 }
 
 // proxySpeaksForItself: a health check of the load balancer's own, or a peer whose address it does not know.
