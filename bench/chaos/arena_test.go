@@ -19,6 +19,7 @@ import (
 	"gridstream/bench/chaos/kind"
 	"gridstream/bench/chaos/oracle"
 	"gridstream/driver"
+	"gridstream/driver/drivertest"
 )
 
 // patience bounds every wait; nothing passes by waiting for it.
@@ -105,7 +106,7 @@ func openArena(t *testing.T, server, client kind.Kind, address string, cfg drive
 
 func (a *arena) newSide(k kind.Kind, cfg driver.Config, address string) *side {
 	a.Helper()
-	desc, err := kind.Identity()
+	desc, err := drivertest.Development()
 	require.NoError(a, err)
 	cfg.EventLoops = 2
 	d, err := k.New(cfg, desc)

@@ -17,6 +17,7 @@ import (
 	"gridstream/bench/chaos/kind"
 	"gridstream/bench/chaos/oracle"
 	"gridstream/driver"
+	"gridstream/driver/drivertest"
 )
 
 const innocentPlayers = 200
@@ -135,7 +136,7 @@ func (a *attacked) run(t *testing.T, k kind.Kind) string {
 	if a.cfg != nil {
 		a.cfg(&cfg)
 	}
-	desc, err := kind.Identity()
+	desc, err := drivertest.Development()
 	require.NoError(t, err)
 	server, err := k.New(cfg, desc)
 	require.NoError(t, err)

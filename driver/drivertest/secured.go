@@ -27,15 +27,15 @@ func Secured(d SecureDriver) driver.Driver { return secured{d} }
 type secured struct{ SecureDriver }
 
 func (s secured) Initialize(b driver.Bind) error {
-	desc, err := development()
+	desc, err := Development()
 	if err != nil {
 		return err
 	}
 	return s.InitializeSecurity(b, desc)
 }
 
-// development is the certificate.
-var development = sync.OnceValues(func() (desc driver.SecureDesc, err error) {
+// Development is the certificate of Secured.
+var Development = sync.OnceValues(func() (desc driver.SecureDesc, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return desc, err

@@ -2,16 +2,6 @@
 package kind
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"math/big"
-	"sync"
-	"time"
-
 	"gridstream/driver"
 	"gridstream/driver/drivertest"
 	"gridstream/driver/stdnet"
@@ -60,32 +50,3 @@ type secured struct {
 
 // Initialize implements driver.Driver.
 func (s secured) Initialize(b driver.Bind) error { return s.InitializeSecurity(b, s.desc) }
-
-// Identity is a certificate for this process that is its own authority.
-var Identity = sync.OnceValues(func() (desc driver.SecureDesc, err error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return desc, err
-	}
-	template := &x509.Certificate{
-		SerialNumber:          big.NewInt(1),
-		Subject:               pkix.Name{CommonName: "chaos"},
-		NotBefore:             time.Now().Add(-time.Hour),
-		NotAfter:              time.Now().Add(24 * time.Hour),
-		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
-		IsCA:                  true,
-		BasicConstraintsValid: true,
-	}
-	certificate, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return desc, err
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return desc, err
-	}
-	desc.CertificatePEM = pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: certificate})
-	desc.PrivateKeyPEM = pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8})
-	desc.CertificateAuthorityPEM = desc.CertificatePEM
-	return desc, nil
-})

@@ -14,6 +14,7 @@ import (
 
 	"gridstream/bench/chaos/kind"
 	"gridstream/driver"
+	"gridstream/driver/drivertest"
 )
 
 // address is where a server is.
@@ -71,7 +72,7 @@ func runServers(in io.Reader, out io.Writer) error {
 }
 
 func (s *servers) listen() (addrs []address, err error) {
-	desc, err := kind.Identity()
+	desc, err := drivertest.Development()
 	if err != nil {
 		return nil, err
 	}
