@@ -11,10 +11,10 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/valyala/bytebufferpool"
+
 	"gridstream/loop/link"
 	"gridstream/loop/tcp"
-
-	"github.com/valyala/bytebufferpool"
 )
 
 // core is a driver but for what carries its connections.

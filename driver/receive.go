@@ -4,9 +4,9 @@ import (
 	"errors"
 	"fmt"
 
-	"gridstream/loop/link"
-
 	"github.com/valyala/bytebufferpool"
+
+	"gridstream/loop/link"
 )
 
 // OnData implements link.Handler.

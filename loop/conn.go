@@ -5,10 +5,10 @@ import (
 	"sync"
 	"sync/atomic"
 
-	"gridstream/loop/link"
-
 	"github.com/panjf2000/gnet/v2"
 	"github.com/valyala/bytebufferpool"
+
+	"gridstream/loop/link"
 )
 
 // Conn is one TCP connection on a loop.

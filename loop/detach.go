@@ -4,9 +4,9 @@ import (
 	"net"
 	"time"
 
-	"gridstream/loop/link"
-
 	"github.com/panjf2000/gnet/v2"
+
+	"gridstream/loop/link"
 )
 
 // Detach implements link.Link.

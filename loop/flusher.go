@@ -6,11 +6,11 @@ import (
 	"sync/atomic"
 	"syscall"
 
-	"gridstream/loop/link"
-
 	errorx "github.com/panjf2000/gnet/v2/pkg/errors"
 	"github.com/panjf2000/gnet/v2/pkg/netpoll"
 	"github.com/panjf2000/gnet/v2/pkg/queue"
+
+	"gridstream/loop/link"
 )
 
 // flusher writes what other goroutines than the loop have queued: a goroutine on a poller of its own, which wakes

@@ -11,9 +11,9 @@ import (
 	"sync/atomic"
 	"time"
 
-	"gridstream/loop/link"
-
 	"github.com/panjf2000/gnet/v2"
+
+	"gridstream/loop/link"
 )
 
 // Loop is one event loop and what belongs to it: a gnet client that reads, a flusher that writes, a wheel of time

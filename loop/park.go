@@ -3,9 +3,9 @@ package loop
 import (
 	"os"
 
-	"gridstream/loop/link"
-
 	"github.com/panjf2000/gnet/v2"
+
+	"gridstream/loop/link"
 )
 
 // gnet reads whenever there is something. To pause, the descriptor is duplicated, gnet closes its copy (the kernel's

@@ -8,10 +8,10 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/panjf2000/gnet/v2/pkg/socket"
+
 	"gridstream/loop/link"
 	"gridstream/loop/tcp"
-
-	"github.com/panjf2000/gnet/v2/pkg/socket"
 )
 
 // reattacher enrolls parked connections again, one after the other.

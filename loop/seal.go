@@ -3,9 +3,9 @@ package loop
 import (
 	"syscall"
 
-	"gridstream/loop/link"
-
 	"github.com/valyala/bytebufferpool"
+
+	"gridstream/loop/link"
 )
 
 // Sealed implements link.Sealing.

@@ -5,9 +5,9 @@ import (
 	"os"
 	"syscall"
 
-	"gridstream/loop/link"
-
 	"github.com/valyala/bytebufferpool"
+
+	"gridstream/loop/link"
 )
 
 // Buffered implements link.Link.
