@@ -33,7 +33,7 @@ func TestOutOfDescriptors(t *testing.T) {
 }
 
 func outOfDescriptors(t *testing.T) {
-	server, events := newServer(t, driver.Config{
+	server, events := newDriver(t, driver.Config{
 		MaxConnections: 10000,
 		OnPacket:       func(c driver.Conn, p []byte) { _ = c.Send(p) },
 	})
@@ -46,10 +46,19 @@ func outOfDescriptors(t *testing.T) {
 		_, err = io.ReadFull(nc, answer)
 		require.NoError(t, err)
 	}
-	established := dial(t, server)
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	established, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer established.Close()
+	accepted, err := ln.Accept()
+	require.NoError(t, err)
+	// Adopt has let go of the descriptor that it was given when it returns: no hole is left below the others.
+	_, err = server.Adopt(accepted)
+	require.NoError(t, err)
+	require.NoError(t, server.StartListenOn(ln))
 	ping(established)
 
-	// The clients' descriptors come first, then the limit is filled up but for them.
 	const waiting = 20
 	var clients []net.Conn
 	limit := setDescriptorLimit(t, 200)

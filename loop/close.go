@@ -16,6 +16,21 @@ func (c *Conn) beginLingerLocked() {
 	c.loop.schedule(c, now, c.loop.engine.cfg.Linger/link.ProgressChecks)
 }
 
+// droppedUnit rounds up, so that a peer gains nothing by small writes; it makes link.LingerInput fit.
+const droppedUnit = 256
+
+// dropOnLoop counts n bytes of input that a closing connection drops, and ends one whose peer will not stop.
+func (c *Conn) dropOnLoop(n int) {
+	dropped := int(c.dropped) + (n+droppedUnit-1)/droppedUnit
+	if dropped < link.LingerInput/droppedUnit {
+		c.dropped = uint16(dropped)
+		return
+	}
+	c.mu.Lock()
+	c.abortLocked(link.ErrLingerInput)
+	c.mu.Unlock()
+}
+
 // shutdownWriteLocked sends FIN: Draining is over.
 func (c *Conn) shutdownWriteLocked() {
 	if c.eof {

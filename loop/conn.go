@@ -46,15 +46,16 @@ type Conn struct {
 	progress  int64                      // when bytes last left, or began to wait; on the engine's clock
 	limit     int64                      // on the engine's clock. Open: of SetDeadline, 0 for none; then: the latest end
 	pauses    link.Pause
-	dirty     bool  // in the flusher's list
-	watched   bool  // the flusher's poller tells when fd is writable
-	starved   bool  // a Write found the queue full, and OnDrained was not called since
-	eof       bool  // the peer's FIN was seen with bytes queued
-	broken    bool  // a write failed; reading goes on, since what came before may still be there
-	finished  bool  // OnClose was called, or is about to be
-	sealed    bool  // h is a Sealer
-	ended     bool  // SealEnd was called
-	unacked   int32 // Draining, Lingering: what the kernel had not delivered when last looked
+	dirty     bool   // in the flusher's list
+	watched   bool   // the flusher's poller tells when fd is writable
+	starved   bool   // a Write found the queue full, and OnDrained was not called since
+	eof       bool   // the peer's FIN was seen with bytes queued
+	broken    bool   // a write failed; reading goes on, since what came before may still be there
+	finished  bool   // OnClose was called, or is about to be
+	sealed    bool   // h is a Sealer
+	ended     bool   // SealEnd was called
+	dropped   uint16 // the loop's: input since Draining began, in units of droppedUnit
+	unacked   int32  // Draining, Lingering: what the kernel had not delivered when last looked
 
 	// Owned by the flusher's list.
 	nextDirty *Conn

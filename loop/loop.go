@@ -119,6 +119,8 @@ func (h *handler) OnTraffic(gc gnet.Conn) gnet.Action {
 	c.corked.Store(true)
 	if c.State() == link.Open {
 		c.deliver(b)
+	} else {
+		c.dropOnLoop(len(b))
 	}
 	return actionOf(c.uncorkOnLoop())
 }

@@ -2,6 +2,7 @@ package drivertest
 
 import (
 	"context"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -44,6 +45,7 @@ func closingProperties() []property {
 		property{"ShutdownGivesUpWithItsContext", shutdownGivesUp},
 		property{"CloseDoesNotWaitForThePeer", closeDoesNotWait},
 		property{"LingerTimeout", lingerTimeout},
+		property{"PeerThatSendsOnAfterTheEnd", sendsOnAfterTheEnd},
 	)
 }
 
@@ -328,4 +330,24 @@ func lingerTimeout(s *suite) {
 	s.fill(l.cc, 0, 0, 1000)
 	l.cc.Close(errKicked)
 	require.ErrorIs(s, l.client.awaitEnd(l.cc), errKicked)
+}
+
+// sendsOnAfterTheEnd: a peer that is turned away and floods on is cut off, long before LingerTimeout.
+func sendsOnAfterTheEnd(s *suite) {
+	const enough = 128 << 20
+	cfg := lingering()
+	cfg.OnPacket = func(c driver.Conn, _ []byte) { c.Close(nil) }
+	server := s.server(cfg)
+	nc := s.dialRaw(server)
+	_, err := nc.Write(frame([]byte("a packet, and no TLS record")))
+	require.NoError(s, err)
+	flood := make([]byte, 64<<10)
+	for sent := 0; err == nil && sent < enough; {
+		var n int
+		n, err = nc.Write(flood)
+		sent += n
+	}
+	require.Error(s, err, "it took everything")
+	require.NotErrorIs(s, err, os.ErrDeadlineExceeded)
+	s.await("the end", func() bool { return server.NumberOfConnections() == 0 })
 }

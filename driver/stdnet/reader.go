@@ -184,10 +184,14 @@ func isTimeout(err error) bool { return errors.Is(err, os.ErrDeadlineExceeded) }
 // discard drops the input of a connection that is closing, until the peer's FIN, so that the kernel has no reason to answer it
 // with a reset, which would destroy what the peer has not read yet.
 func (c *conn) discard(buf []byte) {
-	for c.mayDiscard() {
-		_, err := c.sock.Read(buf)
-		if err == nil || isTimeout(err) {
+	for dropped := 0; c.mayDiscard(); {
+		n, err := c.sock.Read(buf)
+		dropped += n
+		switch {
+		case err == nil && dropped < link.LingerInput, isTimeout(err):
 			continue
+		case err == nil:
+			err = link.ErrLingerInput
 		}
 		c.mu.Lock()
 		if errors.Is(err, io.EOF) {

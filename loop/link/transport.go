@@ -45,6 +45,9 @@ type Config struct {
 const (
 	// LingerMost bounds a closing connection that does make progress: so many times Config.Linger.
 	LingerMost = 10
+	// LingerInput bounds what a closing connection drops, in bytes: more than what both kernels and the wire hold for a peer that
+	// stops when it sees the end, little for one that goes on.
+	LingerInput = 16 << 20
 	// ProgressChecks: so many times within a stall or linger limit a congested socket is tried. The kernel calls it writable only
 	// when a third of its buffer is free, which on a slow link can take longer than the limit, but takes bytes before that.
 	ProgressChecks = 4
@@ -64,9 +67,10 @@ type Stats struct {
 // Reasons for which the transport itself ends a connection. Others are io.EOF for the peer's orderly close, the system's errors, a
 // *PanicError, and what was given to Close, Abort and Detach.
 var (
-	ErrIdle   = errors.New("loop: idle timeout")
-	ErrStall  = errors.New("loop: stall timeout")
-	ErrLinger = errors.New("loop: linger timeout")
+	ErrIdle        = errors.New("loop: idle timeout")
+	ErrStall       = errors.New("loop: stall timeout")
+	ErrLinger      = errors.New("loop: linger timeout")
+	ErrLingerInput = errors.New("loop: the peer sends on after the end")
 )
 
 // Errors of the methods.

@@ -27,7 +27,6 @@ type AcceptorConfig struct {
 type Acceptor struct {
 	// Immutable.
 	cfg  AcceptorConfig
-	most int // descriptors
 	stop chan struct{}
 	done sync.WaitGroup
 
@@ -53,7 +52,7 @@ const (
 
 // Accept starts accepting. The Acceptor owns cfg.Listener.
 func Accept(cfg AcceptorConfig) *Acceptor {
-	a := &Acceptor{cfg: cfg, most: DescriptorLimit(), stop: make(chan struct{})}
+	a := &Acceptor{cfg: cfg, stop: make(chan struct{})}
 	for range acceptors {
 		a.done.Add(1)
 		go a.run()
@@ -65,69 +64,115 @@ func (a *Acceptor) run() {
 	defer a.done.Done()
 	defer a.cfg.Slots.notify() // it may have taken what the next acceptor waits for
 	for {
-		nc, inTurn := a.next()
+		nc := a.next()
 		if nc == nil {
 			return
 		}
-		if !inTurn {
-			a.handOver(nc)
+		if err := a.cfg.Accept(nc); IsShortage(err) {
+			a.accepting.Lock()
+			a.failed(err)
+			a.accepting.Unlock()
 		}
 	}
 }
 
-// next is the next connection, with its slot; nil when the acceptor is stopped. Near the limit of descriptors, where handing over
-// needs to know that there is one more, it hands over itself, so that no two count on the same one.
-func (a *Acceptor) next() (nc net.Conn, inTurn bool) {
+// next is the next connection, with its slot; nil when the acceptor is stopped. Where descriptors are short it hands over
+// itself, one connection at a time.
+func (a *Acceptor) next() net.Conn {
 	a.accepting.Lock()
 	defer a.accepting.Unlock()
 	for a.cfg.Slots.WaitFree(a.stop) {
 		nc, err := a.cfg.Listener.Accept()
-		careful := err == nil && (a.episode > 0 || a.nearLimit(nc))
-		if careful {
-			err = a.probe()
-		}
-		if err == nil {
-			a.recovered()
-			// ConnectTo may have taken the last slot meanwhile: then this one connection waits here.
-			if !a.cfg.Slots.Acquire(a.stop) {
+		switch {
+		case a.stopped():
+			if err == nil {
 				nc.Close()
-				return nil, false
 			}
-			if careful {
-				a.handOverLocked(nc)
+			return nil
+		case err != nil:
+			a.failed(err)
+			if !a.backOff(err) {
+				return nil
 			}
-			return nc, careful
-		}
-		if nc != nil {
+		case a.episode > 0 || nearLimit(nc):
+			a.handOverLocked(nc)
+		// ConnectTo may have taken the last slot meanwhile: then this one connection waits here.
+		case !a.cfg.Slots.Acquire(a.stop):
 			nc.Close()
-		}
-		if a.stopped() {
-			return nil, false
-		}
-		a.failed(err)
-		if !a.backOff(err) {
-			return nil, false
+			return nil
+		default:
+			a.delay = 0
+			return nc
 		}
 	}
-	return nil, false
+	return nil
 }
 
-func (a *Acceptor) handOver(nc net.Conn) {
-	if err := a.cfg.Accept(nc); IsShortage(err) {
-		a.accepting.Lock()
-		defer a.accepting.Unlock()
-		a.failed(err)
-	}
-}
-
+// handOverLocked hands nc over although descriptors are short. Handing over takes one more for a moment, and without it
+// closes the connection: so it waits until there is one, and holds a duplicate of nc, to begin again with when somebody
+// else in the process was quicker.
 func (a *Acceptor) handOverLocked(nc net.Conn) {
-	if err := a.cfg.Accept(nc); IsShortage(err) {
-		a.failed(err)
+	for nc != nil {
+		var held *os.File
+		if !a.insist(func() (err error) { held, err = duplicate(nc); return err }) {
+			nc.Close()
+			return
+		}
+		if !a.cfg.Slots.Acquire(a.stop) {
+			nc.Close()
+			held.Close()
+			return
+		}
+		err := a.cfg.Accept(nc)
+		nc = nil
+		if IsShortage(err) {
+			a.failed(err)
+			a.insist(func() (err error) { nc, err = net.FileConn(held); return err })
+		} else {
+			a.recovered()
+		}
+		held.Close()
 	}
 }
 
-// nearLimit reports whether the descriptors are about to run out: the system gives out the lowest that is free.
-func (a *Acceptor) nearLimit(nc net.Conn) bool {
+// insist calls f until it does not fail for a shortage, and reports whether it succeeded.
+func (a *Acceptor) insist(f func() error) bool {
+	for {
+		err := f()
+		if err == nil {
+			return true
+		}
+		a.failed(err)
+		if !IsShortage(err) || !a.backOff(err) {
+			return false
+		}
+	}
+}
+
+// duplicate is nc's descriptor once more, if there is another one left besides; of a connection that has none, a stand-in.
+func duplicate(nc net.Conn) (*os.File, error) {
+	var held *os.File
+	var err error
+	if f, ok := nc.(interface{ File() (*os.File, error) }); ok {
+		held, err = f.File()
+	} else {
+		held, err = os.Open(os.DevNull)
+	}
+	if err != nil {
+		return nil, err
+	}
+	more, err := os.Open(os.DevNull)
+	if err != nil {
+		held.Close()
+		return nil, err
+	}
+	more.Close()
+	return held, nil
+}
+
+// nearLimit reports whether the descriptors are about to run out: the system gives out the lowest that is free. The limit may
+// change while the process runs.
+func nearLimit(nc net.Conn) bool {
 	sc, ok := nc.(syscall.Conn)
 	if !ok {
 		return false
@@ -138,23 +183,8 @@ func (a *Acceptor) nearLimit(nc net.Conn) bool {
 	}
 	const margin = 4 * acceptors // each may need one more, and the rest of the process some
 	near := false
-	_ = rc.Control(func(fd uintptr) { near = int(fd)+margin >= a.most })
+	_ = rc.Control(func(fd uintptr) { near = int(fd)+margin >= DescriptorLimit() })
 	return near
-}
-
-// probe waits until there is one more descriptor: registering the connection that was just accepted
-// takes it, and without it the connection would be lost.
-func (a *Acceptor) probe() error {
-	for {
-		f, err := os.Open(os.DevNull)
-		if err == nil {
-			return f.Close()
-		}
-		a.failed(err)
-		if !a.backOff(err) {
-			return net.ErrClosed
-		}
-	}
 }
 
 func (a *Acceptor) stopped() bool {
