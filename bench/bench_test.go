@@ -39,6 +39,8 @@ func BenchmarkEventDispatch(b *testing.B) { bench.EventDispatch(b) }
 
 var conns = flag.Int("conns", 0, "BenchmarkConnections: how many; 0: skip it")
 
+func init() { flag.IntVar(&bench.Loops, "loops", bench.Loops, "event loops of a server") }
+
 // BenchmarkConnections is make bench CONNS=….
 func BenchmarkConnections(b *testing.B) {
 	if *conns <= 0 {

@@ -40,9 +40,11 @@ func Drivers() []Impl {
 	var impls []Impl
 	for _, d := range drivers {
 		impls = append(impls, Impl{Name: d.name, Start: func(o Options) (*Server, error) {
-			cfg := driver.Config{OnPacket: func(c driver.Conn, p []byte) { _ = c.Send(p) }}
+			cfg := driver.Config{EventLoops: Loops}
 			if o.Polled {
-				cfg = driver.Config{Dispatch: driver.DispatchOnUpdate}
+				cfg.Dispatch = driver.DispatchOnUpdate
+			} else {
+				cfg.OnPacket = func(c driver.Conn, p []byte) { _ = c.Send(p) }
 			}
 			bind := driver.Bind{Address: "127.0.0.1"}
 			if o.Identity == nil {

@@ -1,8 +1,13 @@
 package bench
 
 import (
+	"runtime"
+
 	"gridstream/bench/load"
 )
+
+// Loops is how many event loops a server has, where one is asked: half of the cores, since its clients share them.
+var Loops = max(1, runtime.GOMAXPROCS(0)/2)
 
 // Server is what is measured: it sends every packet back. Framing is a length of two bytes, big-endian. What a server does not
 // offer is nil.

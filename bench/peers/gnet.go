@@ -39,7 +39,7 @@ func startGnet(o bench.Options) (*bench.Server, error) {
 	}
 	ended := make(chan error, 1)
 	go func() {
-		ended <- gnet.Run(s, "tcp4://"+addr, gnet.WithMulticore(true), gnet.WithTCPNoDelay(gnet.TCPNoDelay),
+		ended <- gnet.Run(s, "tcp4://"+addr, gnet.WithNumEventLoop(bench.Loops), gnet.WithTCPNoDelay(gnet.TCPNoDelay),
 			gnet.WithLogLevel(logging.Level(zapcore.FatalLevel)))
 	}()
 	select {

@@ -1,6 +1,7 @@
 package peers_test
 
 import (
+	"flag"
 	"os"
 	"testing"
 
@@ -8,6 +9,10 @@ import (
 	"gridstream/bench/load"
 	"gridstream/bench/peers"
 )
+
+func init() {
+	flag.IntVar(&bench.Loops, "loops", bench.Loops, "event loops of a server, where it lets one choose")
+}
 
 // Not checked for goroutines that are left: the frameworks' own pools stay.
 func TestMain(m *testing.M) {
