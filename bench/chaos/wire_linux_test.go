@@ -3,7 +3,6 @@ package chaos_test
 import (
 	"encoding/binary"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -200,40 +199,4 @@ func (w *wire) netem(t *testing.T, c condition) (ok bool, why string) {
 	}
 	require.NoError(t, err, "%s", out)
 	return true, ""
-}
-
-// inNamespace has the test go on in a process and a network namespace of its own, and returns true there; false in the test that
-// started it, when it is over.
-func inNamespace(t *testing.T) bool {
-	t.Helper()
-	const role = "GRIDSTREAM_CHAOS_NAMESPACE"
-	if os.Getenv(role) != "" {
-		return true
-	}
-	if os.Getuid() != 0 {
-		t.Skip("a network namespace takes root")
-	}
-	for _, command := range []string{"ip", "tc"} {
-		if _, err := exec.LookPath(command); err != nil {
-			t.Skipf("no %s: Debian's package iproute2 has it", command)
-		}
-	}
-	if _, err := os.Stat("/dev/net/tun"); err != nil {
-		t.Skip(err)
-	}
-	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.run=^"+t.Name()+"$", "-test.v", "-test.timeout=4m", "-test.parallel=8")
-	cmd.Env = append(os.Environ(), role+"=1")
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
-	out, err := cmd.StdoutPipe()
-	require.NoError(t, err)
-	cmd.Stderr = cmd.Stdout
-	if err := cmd.Start(); err != nil {
-		t.Skipf("no network namespace of its own: %v", err)
-	}
-	text, err := io.ReadAll(out)
-	require.NoError(t, err)
-	err = cmd.Wait()
-	t.Logf("%s", text)
-	require.NoError(t, err)
-	return false
 }

@@ -26,7 +26,7 @@ var lossy = []struct {
 // TestWires: packets are lost, delayed, overtake one another; the network is partitioned, and heals or does not. All kinds at
 // once, each with innocent connections that are not on the wire.
 func TestWires(t *testing.T) {
-	if !inNamespace(t) {
+	if !isolated(t, network{commands: []string{"ip", "tc"}, files: []string{"/dev/net/tun"}}) {
 		return
 	}
 	w := layWire(t)
