@@ -11,14 +11,8 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// isolation is what a test has of its own, besides the process.
-type isolation interface {
-	// prepare has cmd get it, or skips the test where that cannot be.
-	prepare(t *testing.T, cmd *exec.Cmd)
-}
-
-// isolated has the test go on in a process of its own, and returns true there; false in the test that started it, when it is over.
-func isolated(t *testing.T, of isolation) bool {
+// isolated has the test go on in a process and a network namespace of its own, and returns true there; false in the test that started it, when it is over.
+func isolated(t *testing.T, of network) bool {
 	t.Helper()
 	const role = "GRIDSTREAM_CHAOS_ISOLATED"
 	if os.Getenv(role) != "" {
@@ -42,14 +36,10 @@ func isolated(t *testing.T, of isolation) bool {
 	return false
 }
 
-// process is nothing but the process: its limits, its filters.
-type process struct{}
-
-func (process) prepare(*testing.T, *exec.Cmd) {}
-
 // network is a network namespace, and what has to be there to make something of it.
 type network struct{ commands, files []string }
 
+// prepare has cmd get it, or skips the test where that cannot be.
 func (n network) prepare(t *testing.T, cmd *exec.Cmd) {
 	if os.Getuid() != 0 {
 		t.Skip("a network namespace takes root")

@@ -1,10 +1,12 @@
 package tcp_test
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -50,14 +52,41 @@ func (l *scriptedListener) Accept() (net.Conn, error) {
 	return l.Listener.Accept()
 }
 
+// lines is a log of which the levels are kept.
+type lines struct {
+	mu     sync.Mutex
+	levels []slog.Level
+}
+
+func (l *lines) Handle(_ context.Context, r slog.Record) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.levels = append(l.levels, r.Level)
+	return nil
+}
+
+func (l *lines) Enabled(context.Context, slog.Level) bool { return true }
+func (l *lines) WithAttrs([]slog.Attr) slog.Handler       { return l }
+func (l *lines) WithGroup(string) slog.Handler            { return l }
+
+func (l *lines) all() []slog.Level {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.levels)
+}
+
 func startAcceptor(t *testing.T, slots *tcp.Slots, errs ...error) (addr string, accepted, failed *atomic.Int64, a *tcp.Acceptor) {
+	return startLoggingAcceptor(t, slots, slog.DiscardHandler, errs...)
+}
+
+func startLoggingAcceptor(t *testing.T, slots *tcp.Slots, log slog.Handler, errs ...error) (addr string, accepted, failed *atomic.Int64, a *tcp.Acceptor) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	accepted, failed = new(atomic.Int64), new(atomic.Int64)
 	a = tcp.Accept(tcp.AcceptorConfig{
 		Listener: &scriptedListener{Listener: ln, errs: errs},
 		Slots:    slots,
-		Logger:   slog.New(slog.DiscardHandler),
+		Logger:   slog.New(log),
 		Accept: func(nc net.Conn) error {
 			accepted.Add(1)
 			t.Cleanup(func() { nc.Close() })
@@ -78,10 +107,16 @@ func dialAddr(t *testing.T, addr string) {
 func TestAcceptorSurvivesEveryError(t *testing.T) {
 	errs := []error{syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.ECONNABORTED, syscall.EPROTO,
 		syscall.ENETDOWN, syscall.EHOSTUNREACH, syscall.EOPNOTSUPP, syscall.EPERM, errors.New("unheard of")}
-	addr, accepted, failed, _ := startAcceptor(t, tcp.NewSlots(10), errs...)
+	var log lines
+	addr, accepted, failed, _ := startLoggingAcceptor(t, tcp.NewSlots(10), &log, errs...)
 	dialAddr(t, addr)
 	eventually(t, "the connection", func() bool { return accepted.Load() == 1 })
 	require.EqualValues(t, len(errs), failed.Load())
+	both := func() bool { return slices.Equal(log.all(), []slog.Level{slog.LevelError, slog.LevelInfo}) }
+	eventually(t, "a line when it begins, and one when it is over", both)
+	dialAddr(t, addr)
+	eventually(t, "another connection", func() bool { return accepted.Load() == 2 })
+	require.True(t, both(), "%v", log.all())
 }
 
 func TestAcceptorLeavesConnectionsInTheBacklogWithoutSlots(t *testing.T) {
