@@ -28,6 +28,9 @@ func (d *core) newConn(inbound bool) *conn {
 // that there is no event, and that the slot is still to be released.
 func (d *core) attach(c *conn, nc *net.TCPConn) error {
 	remote := tcp.AddrPort(nc.RemoteAddr()).Addr()
+	if source := c.source(); source.IsValid() {
+		remote = source.Addr()
+	}
 	if c.awaitedHeader() == nil {
 		if err := d.countPeer(c, remote); err != nil {
 			nc.Close()

@@ -170,9 +170,9 @@ type Config struct {
 
 	// TrustedProxies are the load balancers in front: an accepted connection from one of these networks must begin with a PROXY
 	// protocol header, version 1 or 2, before TLS, and is from then on the peer's that it names: RemoteAddr, events, limits. From
-	// anybody else a header is not believed, nor looked for. nil: none.
+	// anybody else a header is not believed, nor looked for; nor on a connection that is adopted. nil: none.
 	TrustedProxies []netip.Prefix
-	ProxyTimeout   time.Duration // until that header is there; 0: 5 s
+	ProxyTimeout   time.Duration // from accept until that header is there; 0: 5 s
 
 	SlowConsumer     SlowConsumer        // RejectSend (default): Send fails; DisconnectSlow: the connection ends with ErrSlowConsumer
 	HandshakeWorkers int                 // 0: GOMAXPROCS; without meaning in package stdnet
@@ -246,6 +246,12 @@ func (c Config) WithDefaults() (Config, error) {
 	setDefault(&c.LingerTimeout, DefaultLingerTimeout)
 	setDefault(&c.ProxyTimeout, DefaultProxyTimeout)
 	c.TrustedProxies = slices.Clone(c.TrustedProxies)
+	for i, p := range c.TrustedProxies {
+		const mapped = 96                            // bits of ::ffff:0:0/96
+		if p.Addr().Is4In6() && p.Bits() >= mapped { // peers have their IPv4 addresses
+			c.TrustedProxies[i] = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
+		}
+	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

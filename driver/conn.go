@@ -58,6 +58,7 @@ type more struct {
 	groups  []*Group
 	unread  []byte         // of a connection that is adopted, until OnOpen; of one that was hijacked
 	dialled netip.AddrPort // what ConnectTo was given, as the key of core.dials
+	source  netip.AddrPort // the peer, where the socket's is somebody in front; set before OnOpen
 
 	// Of one that begins with a PROXY protocol header; see awaitHeader.
 	header   *awaitedHeader // nil: it is there
@@ -174,13 +175,20 @@ func (c *conn) isOpen() bool {
 
 // OnOpen implements link.Handler.
 func (c *conn) OnOpen() {
+	if source := c.source(); source.IsValid() {
+		c.link.SetRemoteAddr(source)
+	}
 	h := c.awaitedHeader()
 	if h == nil {
 		c.begin()
 		return
 	}
 	c.core.isPending(c)
-	c.link.SetDeadline(c.core.cfg.ProxyTimeout)
+	limit := c.core.cfg.ProxyTimeout
+	if login := c.core.cfg.LoginTimeout; login > 0 {
+		limit = min(limit, login)
+	}
+	c.link.SetDeadline(limit)
 	if c.core.closing.Load() {
 		c.Close(ErrShutdown)
 		return
@@ -203,7 +211,9 @@ func (c *conn) begin() {
 func (c *conn) establish() {
 	core := c.core
 	if !core.registry.add(c) {
-		core.counters.acceptsRefused.Add(1)
+		if c.inbound {
+			core.counters.acceptsRefused.Add(1)
+		}
 		c.link.Abort(ErrConnected)
 		return
 	}
@@ -211,9 +221,7 @@ func (c *conn) establish() {
 	if c.inbound {
 		core.counters.accepted.Add(1)
 		if d := core.cfg.LoginTimeout; d > 0 && !c.authenticated.Load() {
-			if c.secure != nil {
-				d = max(d-time.Since(c.secure.started), 1)
-			} else if at := c.acceptedAt(); !at.IsZero() {
+			if at := c.acceptedAt(); !at.IsZero() {
 				d = max(d-time.Since(at), 1)
 			}
 			c.link.SetDeadline(d)
@@ -240,15 +248,20 @@ func (c *conn) OnWake() {
 	}
 }
 
-// OnDeadline implements link.Handler.
+// OnDeadline implements link.Handler. What the limit was for may be over since it came, and the next one not.
 func (c *conn) OnDeadline() {
+	login := c.core.cfg.LoginTimeout
 	switch {
 	case c.awaitedHeader() != nil:
 		c.abort(ErrProxyTimeout)
 	case c.secure != nil && !c.secure.ready.Load():
-		c.abort(c.handshakeTimedOut())
-	case c.inbound && c.core.cfg.LoginTimeout > 0 && !c.authenticated.Load():
-		c.abort(ErrLoginTimeout)
+		if reason := c.handshakeTimedOut(); reason != nil {
+			c.abort(reason)
+		}
+	case c.inbound && login > 0 && !c.authenticated.Load():
+		if at := c.acceptedAt(); at.IsZero() || time.Since(at) >= login {
+			c.abort(ErrLoginTimeout)
+		}
 	}
 }
 
@@ -297,7 +310,7 @@ func (c *conn) close(cause error) {
 		if c.awaitedHeader() != nil {
 			core.counters.proxyHeadersFailed.Add(1)
 			core.cfg.Logger.Debug("driver: no PROXY protocol header", "addr", remote, "err", reason)
-		} else if c.secure != nil && !c.secure.ready.Load() {
+		} else if c.secure != nil && c.handshakeBegan() && !c.secure.ready.Load() {
 			core.counters.handshakesFailed.Add(1)
 			core.cfg.Logger.Debug("driver: TLS handshake failed", "addr", remote, "err", reason)
 		}
@@ -336,6 +349,25 @@ func (c *conn) setUnread(b []byte) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.moreLocked().unread = b
+}
+
+// setKnown keeps what is known of a connection beyond its socket. Before it is attached.
+func (c *conn) setKnown(b *beyond) {
+	c.setUnread(b.take())
+	if b.remote.IsValid() {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		c.moreLocked().source = b.remote
+	}
+}
+
+func (c *conn) source() netip.AddrPort {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.more == nil {
+		return netip.AddrPort{}
+	}
+	return c.more.source
 }
 
 func (c *conn) setDialKey(k netip.AddrPort) {

@@ -228,9 +228,10 @@ func (d *core) Receive(buf []byte) (int, netip.AddrPort, error) {
 		return fail(errPushed)
 	}
 	for {
+		over := d.closing.Load() && d.isEmpty() || d.links.Load() == nil // before it is found empty, or the last packet may come between
 		m := d.inbox.pop()
 		if m == nil {
-			if d.closing.Load() && d.isEmpty() || d.links.Load() == nil {
+			if over {
 				if err := d.ready("Receive", ErrReceive, netip.AddrPort{}); err != nil {
 					return 0, netip.AddrPort{}, err
 				}

@@ -109,19 +109,18 @@ func (d *core) connectFailed(c *conn, addr netip.AddrPort, err error) {
 // DisconnectFrom implements Driver.
 func (d *core) DisconnectFrom(addr netip.AddrPort) error {
 	d.mu.Lock()
-	if err := d.readyLocked("DisconnectFrom", ErrSocketClose, addr); err != nil {
-		d.mu.Unlock()
-		return err
-	}
-	dial := d.dials[key(addr)]
+	dial, err := d.dials[key(addr)], d.readyLocked("DisconnectFrom", ErrSocketClose, addr)
 	d.mu.Unlock()
-	if dial != nil {
+	if dial != nil && err == nil {
 		dial.giveUp(ErrDisconnected)
 		return nil
 	}
-	if c := d.registry.get(addr); c != nil {
+	if c := d.registry.get(addr); c != nil { // also while Shutdown closes the others
 		c.Close(ErrDisconnected)
 		return nil
+	}
+	if err != nil {
+		return err
 	}
 	return &Error{Op: "DisconnectFrom", Code: ErrSocketClose, Address: addr, Err: ErrNotConnected}
 }

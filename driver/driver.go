@@ -61,8 +61,8 @@ type Driver interface {
 	// Conns are the established connections; those that come or go meanwhile may or may not be among them.
 	Conns() iter.Seq[Conn]
 	// Adopt takes over an established TCP connection that something else accepted or dialled: an http.Hijacker,
-	// socket activation, an older process. nc is a *net.TCPConn, or one WithUnread, or what Hijack of a plain connection returned;
-	// deadlines on it are lifted. The driver owns it from then on, also when Adopt fails. A secure driver starts the server's side
+	// socket activation, an older process. nc is a *net.TCPConn, or one WithUnread or WithRemoteAddr, or what Hijack of a plain connection
+	// returned; deadlines on it are lifted. No PROXY protocol header is looked for. The driver owns it from then on, also when Adopt fails. A secure driver starts the server's side
 	// of the handshake on it. Adopt may wait for an event loop: in a callback it fails, wrapping ErrInCallback.
 	Adopt(nc net.Conn) (Conn, error)
 	// StartListenOn is StartListen on the caller's listener, which the driver owns from then on. It gives connections that Adopt
@@ -86,7 +86,8 @@ type Driver interface {
 	Shutdown(ctx context.Context) error
 	// Close ends everything at once, dropping what is queued. All Disconnected events are delivered, and no goroutine is left, when it
 	// returns. Idempotent. In a callback, which it would have to wait for, it closes behind the callback, and says so with an error that
-	// wraps ErrInCallback; so does Shutdown.
+	// wraps ErrInCallback; so does Shutdown, which then goes on until the deadline of its context, also if that is cancelled, and logs
+	// what it would return.
 	Close() error
 }
 
@@ -117,8 +118,8 @@ type Conn interface {
 	// ResumeReading undoes PauseReading.
 	ResumeReading()
 	// Hijack takes the connection out of the driver, as an ordinary net.Conn: a *net.TCPConn, or a *tls.Conn where secure; with
-	// bytes that were received and not yet delivered one that embeds it, and has them come first out of its Read. What is queued is
-	// written before it returns. The driver's time limits end, and deadlines are the caller's to set. The connection
+	// bytes that were received and not yet delivered, or a peer that a PROXY protocol header named, one that embeds it, and has the bytes
+	// come first out of its Read, and the peer in its RemoteAddr. What is queued is written before it returns. The driver's time limits end, and deadlines are the caller's to set. The connection
 	// ends with ErrHijacked. It blocks: in a callback it fails, wrapping ErrInCallback, and the connection stays.
 	Hijack() (net.Conn, error)
 	// SetValue keeps the application's own state, e.g. its player.
@@ -143,7 +144,7 @@ type Stats struct {
 	ConnectsFailed   uint64 // ConnectTo that failed
 	HandshakesFailed uint64 // accepted connections whose TLS handshake failed
 	AcceptErrors     uint64 // failed accepts, e.g. for want of descriptors
-	AcceptsRefused   uint64 // accepted and closed at once: over MaxConnectionsPerIP, or an address already connected
+	AcceptsRefused   uint64 // accepted and closed: over MaxConnectionsPerIP, or an address already connected
 
 	LoopLatency time.Duration // how long the slowest event loop takes to get to what it is asked to do; sampled each 100 ms
 	LoopsHeldUp uint64        // times that a loop was late by 100 ms or more: a callback that takes long, or too much to do

@@ -44,7 +44,8 @@ type Subscriber interface {
 // there can still be sent something, e.g. when to come back.
 type ShutdownSubscriber interface {
 	Subscriber
-	// OnShutdown is called once, on the goroutine that called Shutdown, before that closes the first connection.
+	// OnShutdown is called once, on the goroutine that called Shutdown first, before that closes the first connection. Another Shutdown,
+	// or a Close, that comes meanwhile does not wait for it.
 	OnShutdown()
 }
 

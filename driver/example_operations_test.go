@@ -19,7 +19,7 @@ type farewell struct {
 	d driver.Driver
 }
 
-// OnShutdown is called once, before the first connection is closed.
+// OnShutdown is called once, before Shutdown closes the first connection.
 func (f farewell) OnShutdown() {
 	f.d.Broadcast([]byte("the server restarts: come back in a minute"), nil)
 }

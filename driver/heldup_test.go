@@ -39,6 +39,29 @@ func (l *logbook) lines(with string) (found []string) {
 	return found
 }
 
+// TestHeldUpBehindAProxy: the line names the player, whose address comes in the same callback.
+func TestHeldUpBehindAProxy(t *testing.T) {
+	out := &logbook{}
+	held := make(chan struct{})
+	server, err := driver.New(driver.Config{
+		EventLoops:     1,
+		Logger:         slog.New(slog.NewTextHandler(out, nil)),
+		TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+	})
+	require.NoError(t, err)
+	defer server.Close()
+	server.Events().Subscribe(driver.SubscriberFuncs{Established: func(driver.Event) { <-held }})
+	defer close(held)
+	require.NoError(t, server.Initialize(driver.Bind{Address: "127.0.0.1"}))
+	require.NoError(t, server.StartListen(0))
+	_, err = dial(t, server).Write([]byte("PROXY TCP4 203.0.113.1 10.0.0.1 1 2\r\n"))
+	require.NoError(t, err)
+	eventually(t, "that it shows", func() bool { return server.Stats().LoopsHeldUp == 1 })
+	lines := out.lines("held up")
+	require.Len(t, lines, 1)
+	require.Contains(t, lines[0], "203.0.113.1:1")
+}
+
 func TestCallbackThatHoldsTheLoopUpShows(t *testing.T) {
 	out := &logbook{}
 	held := make(chan struct{})

@@ -3,6 +3,7 @@ package driver
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"time"
 
 	"gridstream/loop/link"
@@ -26,7 +27,7 @@ func (d *core) Adopt(nc net.Conn) (Conn, error) {
 	if inCallback() {
 		return fail(ErrInCallback)
 	}
-	tc, unread, err := tcpConn(nc)
+	tc, more, err := tcpConn(nc)
 	if err != nil {
 		return fail(err)
 	}
@@ -35,7 +36,7 @@ func (d *core) Adopt(nc net.Conn) (Conn, error) {
 	}
 	_ = tc.SetDeadline(time.Time{})
 	c := d.newConn(true)
-	c.setUnread(unread)
+	c.setKnown(more)
 	if err := d.attach(c, tc); err != nil {
 		c.release()
 		return fail(err)
@@ -72,6 +73,9 @@ func (c *conn) Hijack() (net.Conn, error) {
 		}
 		_ = nc.SetWriteDeadline(time.Time{})
 	}
+	if remote := c.RemoteAddr(); tcp.AddrPort(nc.RemoteAddr()) != remote { // it is not the socket's
+		nc = known(nc, nil, remote)
+	}
 	if c.secure != nil && c.secure.session != nil {
 		tc, err := c.secure.session.Detach(nc)
 		if err != nil {
@@ -80,5 +84,5 @@ func (c *conn) Hijack() (net.Conn, error) {
 		}
 		nc = tc
 	}
-	return withUnread(nc, c.takeUnread()), nil
+	return known(nc, c.takeUnread(), netip.AddrPort{}), nil
 }

@@ -123,17 +123,17 @@ func (d *core) Port() uint16 {
 // accept takes over a connection from the acceptor, with its slot.
 func (d *core) accept(nc net.Conn) error {
 	c := d.newConn(true)
-	tc, unread, err := tcpConn(nc)
+	tc, more, err := tcpConn(nc)
 	if err != nil {
 		nc.Close()
 		return d.lost(c, fmt.Errorf("a listener's connection: %w", err))
 	}
-	c.setUnread(unread)
+	c.setKnown(more)
 	if err := d.socket.TuneAccepted(tc); err != nil {
 		nc.Close()
 		return d.lost(c, err)
 	}
-	if d.cfg.isProxy(tcp.AddrPort(tc.RemoteAddr()).Addr()) {
+	if !more.remote.IsValid() && d.cfg.isProxy(tcp.AddrPort(tc.RemoteAddr()).Addr()) {
 		c.awaitHeader()
 	}
 	if err := d.attach(c, tc); err != nil {

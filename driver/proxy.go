@@ -13,6 +13,7 @@ import (
 
 	"github.com/pires/go-proxyproto"
 
+	"gridstream/loop/link"
 	"gridstream/loop/tcp"
 )
 
@@ -27,6 +28,7 @@ const maxProxyHeader = 4 << 10
 
 // isProxy reports whether connections from a begin with a header.
 func (c *Config) isProxy(a netip.Addr) bool {
+	a = a.WithZone("") // networks have none
 	for _, p := range c.TrustedProxies {
 		if p.Contains(a) {
 			return true
@@ -52,18 +54,24 @@ func (c *conn) awaitedHeader() *awaitedHeader {
 	return c.more.header
 }
 
-// acceptedAt is when a connection was accepted that began with a header; else zero.
+// acceptedAt is when a connection was accepted, where something comes before Established: a header, or TLS. Else it is zero.
 func (c *conn) acceptedAt() time.Time {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.more == nil {
-		return time.Time{}
+	switch {
+	case c.more != nil && !c.more.accepted.IsZero():
+		return c.more.accepted
+	case c.secure != nil:
+		return c.secure.started
 	}
-	return c.more.accepted
+	return time.Time{}
 }
 
 // receiveHeader takes what was read before the header was complete, on the loop, and goes on with the connection when it is.
 func (c *conn) receiveHeader(h *awaitedHeader, b []byte) {
+	if c.link.State() != link.Open { // e.g. a time limit has come
+		return
+	}
 	h.received = append(h.received, b...)
 	size, source, err := parseProxyHeader(h.received)
 	if err != nil {
@@ -86,7 +94,12 @@ func (c *conn) receiveHeader(h *awaitedHeader, b []byte) {
 		c.abort(err)
 		return
 	}
-	c.setUnread(h.received[size:])
+	rest := h.received[size:]
+	if c.limiter != nil && !c.limiter.bytes.take(len(rest)) {
+		c.abort(ErrRateLimited)
+		return
+	}
+	c.setUnread(rest)
 	c.begin()
 }
 
@@ -95,6 +108,9 @@ func (c *conn) receiveHeader(h *awaitedHeader, b []byte) {
 func parseProxyHeader(b []byte) (size int, source netip.AddrPort, err error) {
 	if size, err = proxyHeaderSize(b); size == 0 || err != nil {
 		return 0, source, err
+	}
+	if string(b[:len(proxyV2)]) == proxyV2 && b[len(proxyV2)] == proxyV2Local { // what follows is to be ignored, whatever it is
+		return size, source, nil
 	}
 	header, err := proxyproto.Read(bufio.NewReader(bytes.NewReader(b[:size])))
 	if err != nil {
@@ -111,6 +127,8 @@ const (
 	proxyV2 = "\r\n\r\n\x00\r\nQUIT\n"
 
 	maxProxyV1 = 107
+
+	proxyV2Local = 0x20 // version and command
 )
 
 var errNoProxyHeader = errors.New("the connection does not begin with one")

@@ -2,6 +2,8 @@ package driver_test
 
 import (
 	"bytes"
+	"crypto/tls"
+	"io"
 	"net"
 	"net/netip"
 	"testing"
@@ -10,11 +12,51 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gridstream/driver"
+	"gridstream/driver/stdnet"
 )
 
 func TestConfigTrustedProxiesAreNetworks(t *testing.T) {
 	_, err := driver.New(driver.Config{TrustedProxies: []netip.Prefix{{}}})
 	require.ErrorContains(t, err, "Config.TrustedProxies[0]")
+}
+
+func TestConfigTrustedProxiesMayBeMapped(t *testing.T) {
+	cfg, err := driver.Config{TrustedProxies: []netip.Prefix{
+		netip.MustParsePrefix("::ffff:10.0.0.0/104"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("::/0"),
+	}}.WithDefaults()
+	require.NoError(t, err)
+	require.Equal(t, []netip.Prefix{
+		netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fe80::/10"), netip.MustParsePrefix("::/0"),
+	}, cfg.TrustedProxies)
+}
+
+// TestTLSCallbacksSeeThePlayer, not the load balancer.
+func TestTLSCallbacksSeeThePlayer(t *testing.T) {
+	const player = "203.0.113.1:1"
+	for name, newDriver := range map[string]func(driver.Config) (*driver.SecureStream, error){
+		"loops": driver.NewSecure, "stdnet": stdnet.NewSecure,
+	} {
+		t.Run(name, func(t *testing.T) {
+			seen := make(chan string, 1)
+			desc := developmentDesc()
+			desc.TLSConfig = func(c *tls.Config) {
+				c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+					seen <- hello.Conn.RemoteAddr().String()
+					return nil, nil
+				}
+			}
+			server, err := newDriver(driver.Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
+			require.NoError(t, err)
+			defer server.Close()
+			require.NoError(t, server.InitializeSecurity(driver.Bind{Address: "127.0.0.1"}, desc))
+			require.NoError(t, server.StartListen(0))
+			nc := dial(t, server)
+			_, err = io.WriteString(nc, "PROXY TCP4 203.0.113.1 10.0.0.1 1 2\r\n")
+			require.NoError(t, err)
+			require.NoError(t, tls.Client(nc, &tls.Config{InsecureSkipVerify: true}).Handshake())
+			require.Equal(t, player, <-seen)
+		})
+	}
 }
 
 // FuzzProxyHeader: a header is complete at one length, is the same however it is cut, and what the reference writes is read back.
@@ -27,6 +69,7 @@ func FuzzProxyHeader(f *testing.F) {
 		f.Add(b[:len(b)-1])
 	}
 	f.Add([]byte("PROXY UNKNOWN\r\n"))
+	f.Add([]byte("\r\n\r\n\x00\r\nQUIT\n\x20\x11\x00\x00"))
 	f.Add([]byte("PROXY TCP4 1.2.3.4 5.6.7.8 99999 1\r\n"))
 	f.Add([]byte("\r\n\r\n\x00\r\nQUIT\n\x21\x11\xff\xff"))
 	f.Add(bytes.Repeat([]byte("PROXY "), 30))

@@ -78,7 +78,7 @@ func withOp(op string, err error) error {
 // secure is what a connection has more with TLS.
 type secure struct {
 	// Immutable.
-	started time.Time
+	started time.Time // accepted, or dialled
 
 	// Immutable after OnOpen; nil where the link does TLS itself.
 	session *tlsadapter.Session
@@ -89,6 +89,10 @@ type secure struct {
 
 	// Owned by the loop, or after the end of the link by who calls conn.close.
 	late bool // the link ended before the handshake was done; what came with it is being delivered
+
+	// Guarded by conn.mu.
+	began time.Time     // of the handshake; zero: before it
+	limit time.Duration // for it
 
 	// Guarded by security.mu.
 	steps int   // submitted and not done
@@ -120,7 +124,7 @@ func (c *conn) beginHandshake() {
 		s.link = c.link.(link.Sealing)
 		s.link.Sealed()
 	}
-	c.link.SetDeadline(c.handshakeLimit())
+	c.link.SetDeadline(c.setHandshakeLimit())
 	c.core.isPending(c)
 	if c.core.closing.Load() {
 		c.Close(ErrShutdown)
@@ -131,18 +135,32 @@ func (c *conn) beginHandshake() {
 	}
 }
 
-// handshakeLimit is the time limit of the handshake: Config.LoginTimeout counts from the accept too.
-func (c *conn) handshakeLimit() time.Duration {
-	cfg := &c.core.cfg
-	if c.inbound && cfg.LoginTimeout > 0 {
-		return min(cfg.HandshakeTimeout, cfg.LoginTimeout)
+// setHandshakeLimit sets the time limit of the handshake, which begins: Config.LoginTimeout counts, from the accept, too.
+func (c *conn) setHandshakeLimit() time.Duration {
+	limit := c.core.cfg.HandshakeTimeout
+	if login := c.core.cfg.LoginTimeout; c.inbound && login > 0 {
+		limit = min(limit, max(login-time.Since(c.acceptedAt()), 1))
 	}
-	return cfg.HandshakeTimeout
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.secure.began, c.secure.limit = time.Now(), limit
+	return limit
 }
 
-// handshakeTimedOut is the reason of a handshake that took too long.
+func (c *conn) handshakeBegan() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return !c.secure.began.IsZero()
+}
+
+// handshakeTimedOut is the reason of a handshake that took too long, nil of one that did not.
 func (c *conn) handshakeTimedOut() error {
-	if c.handshakeLimit() < c.core.cfg.HandshakeTimeout {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch s := c.secure; {
+	case s.began.IsZero() || time.Since(s.began) < s.limit:
+		return nil
+	case s.limit < c.core.cfg.HandshakeTimeout:
 		return ErrLoginTimeout
 	}
 	return ErrHandshakeTimeout
@@ -233,6 +251,7 @@ func (c *conn) establishLate() {
 	if s.session.State() != tlsadapter.StateEstablished {
 		return
 	}
+	c.core.notPending(c)
 	defer func() {
 		if v := recover(); v != nil {
 			c.panicked(v, nil)

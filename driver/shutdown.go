@@ -17,7 +17,7 @@ func (d *core) Shutdown(ctx context.Context) error {
 	}
 	d.abandonPending()
 	if inCallback() {
-		go d.Shutdown(ctx)
+		go d.shutdownBehind(ctx)
 		return &Error{Op: "Shutdown", Code: ErrSocketClose, Err: errInCallback}
 	}
 	d.closeAll(ctx)
@@ -32,13 +32,26 @@ func (d *core) Shutdown(ctx context.Context) error {
 	return errors.Join(err, d.Close())
 }
 
+// shutdownBehind goes on with Shutdown behind a callback, which has returned by then, and may have cancelled ctx: its deadline counts.
+func (d *core) shutdownBehind(ctx context.Context) {
+	behind := context.WithoutCancel(ctx)
+	if deadline, ok := ctx.Deadline(); ok {
+		var cancel context.CancelFunc
+		behind, cancel = context.WithDeadline(behind, deadline)
+		defer cancel()
+	}
+	if err := d.Shutdown(behind); err != nil {
+		d.cfg.Logger.Warn("driver: shutting down behind a callback", "err", err)
+	}
+}
+
 // closeAll closes the established connections, spread over Config.ShutdownSpread, or three quarters of what ctx leaves.
 func (d *core) closeAll(ctx context.Context) {
 	var all []*conn
 	d.registry.each(func(c *conn) bool { all = append(all, c); return true })
 	spread, begun := d.cfg.ShutdownSpread, time.Now()
 	if deadline, ok := ctx.Deadline(); ok {
-		spread = min(spread, max(0, deadline.Sub(begun)*3/4))
+		spread = min(spread, max(0, deadline.Sub(begun)/4*3))
 	}
 	timer := time.NewTimer(0)
 	defer timer.Stop()

@@ -76,7 +76,11 @@ func (c *Conn) LocalAddr() netip.AddrPort { return *c.local }
 func (c *Conn) RemoteAddr() netip.AddrPort { return c.remote }
 
 // SetRemoteAddr implements link.Link.
-func (c *Conn) SetRemoteAddr(a netip.AddrPort) { c.remote = a }
+func (c *Conn) SetRemoteAddr(a netip.AddrPort) {
+	c.loop.mu.Lock() // Loop.inCallback looks
+	defer c.loop.mu.Unlock()
+	c.remote = a
+}
 
 // State implements link.Link.
 func (c *Conn) State() link.State { return link.State(c.state.Load()) }

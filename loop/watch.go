@@ -1,6 +1,7 @@
 package loop
 
 import (
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -85,8 +86,8 @@ func (l *Loop) look() {
 	if late := p.latency(now); late >= slowAfter && !p.slow {
 		p.slow = true
 		args := []any{"late", late}
-		if c := l.inCallback(); c != nil {
-			args = append(args, "addr", c.remote)
+		if addr, ok := l.inCallback(); ok {
+			args = append(args, "addr", addr)
 		}
 		l.engine.cfg.Logger.Warn("loop: an event loop is held up: a callback that takes long, or too much to do", args...)
 		l.slow.Add(1)
@@ -100,14 +101,14 @@ func (l *Loop) opened() bool {
 	return l.first != nil
 }
 
-// inCallback is the connection whose callback is running, nil where there is none.
-func (l *Loop) inCallback() *Conn {
+// inCallback is the peer of the connection whose callback is running, if one is.
+func (l *Loop) inCallback() (peer netip.AddrPort, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for c := l.first; c != nil; c = c.next {
 		if c.corked.Load() && c.State() == link.Open {
-			return c
+			return c.remote, true
 		}
 	}
-	return nil
+	return peer, false
 }

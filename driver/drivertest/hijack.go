@@ -2,7 +2,9 @@ package drivertest
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"os"
@@ -31,6 +33,7 @@ func hijackProperties() []property {
 		{"ClosedConnection", hijackClosed},
 		{"Twice", hijackTwice},
 		{"RacingClose", hijackRacingClose},
+		{"FailsWhileClosing", hijackFailsWhileClosing},
 	}
 }
 
@@ -431,5 +434,31 @@ func hijackRacingClose(s *suite) {
 			assert.NoError(s, l.client.Close())
 			assert.NoError(s, l.server.Close())
 		})
+	}
+}
+
+// hijackFailsWhileClosing: a Close that comes during a Hijack which then fails, since the peer is gone, is not forgotten.
+func hijackFailsWhileClosing(s *suite) {
+	for range 4 {
+		server := s.listening(lingering(), narrow)
+		nc := s.dialRaw(server)
+		s.sendRaw(nc, nil, "hello")
+		server.expect("hello")
+		c, ok := server.Conn(nc.LocalAddr().(*net.TCPAddr).AddrPort())
+		require.True(s, ok)
+		c.PauseReading()
+		s.fill(c, 0, 0, 1000)
+		wait := s.background("Hijack", func() {
+			if hijacked, err := c.Hijack(); err == nil {
+				hijacked.Close()
+			}
+		})
+		s.await("Hijack under way", func() bool { return errors.Is(c.Send([]byte("x")), net.ErrClosed) })
+		c.Close(errKicked)
+		require.NoError(s, nc.(*net.TCPConn).SetLinger(0))
+		require.NoError(s, nc.Close())
+		wait()
+		server.awaitEnd(c)
+		s.must("Shutdown", func() { assert.NoError(s, server.Shutdown(context.Background())) })
 	}
 }

@@ -25,6 +25,9 @@ func proxyProperties() []property {
 		{"Nonsense", proxyNonsense},
 		{"Silence", proxySilence},
 		{"Shutdown", proxyShutdown},
+		{"Hijack", proxyHijack},
+		{"RateLimit", proxyRateLimit},
+		{"LoginTimeout", proxyLoginTimeout},
 	}
 }
 
@@ -124,7 +127,8 @@ func proxySpeaksForItself(s *suite) {
 	server := s.server(driver.Config{TrustedProxies: loopback})
 	local, err := (&proxyproto.Header{Version: 2, Command: proxyproto.LOCAL, TransportProtocol: proxyproto.UNSPEC}).Format()
 	require.NoError(s, err)
-	for _, header := range [][]byte{local, []byte("PROXY UNKNOWN\r\n")} {
+	localTCP4 := append(local[:13:13], "\x11\x00\x02??"...) // its addresses are to be ignored, also ones that are none
+	for _, header := range [][]byte{local, localTCP4, []byte("PROXY UNKNOWN\r\n")} {
 		nc := s.dialRaw(server)
 		s.sendRaw(nc, header, "alive?")
 		server.expect("alive?")
@@ -148,6 +152,7 @@ func proxyLimitsPerIP(s *suite) {
 	require.NoError(s, err)
 	s.awaitGone(nc)
 	require.EqualValues(s, 1, server.Stats().AcceptsRefused)
+	require.Zero(s, server.Stats().HandshakesFailed, "there was none")
 	require.NoError(s, first.Close())
 	s.await("its end", func() bool { return server.Stats().Disconnected == 1 })
 	s.sendRaw(s.dialRaw(server), proxyHeader(s, 2, "203.0.113.1:4"), "hello")
@@ -231,6 +236,60 @@ func proxyShutdown(s *suite) {
 	s.awaitGone(nc)
 	require.NoError(s, nc.Close())
 	done()
+}
+
+// proxyHijack: whoever takes the connection over knows the player, too.
+func proxyHijack(s *suite) {
+	cfg := driver.Config{TrustedProxies: loopback, MaxConnectionsPerIP: 1}
+	server, next := s.server(cfg), s.server(cfg)
+	for i, source := range []string{"203.0.113.1:1", "[2001:db8::7]:1"} {
+		from := netip.MustParseAddrPort(source)
+		s.sendRaw(s.dialRaw(server), proxyHeader(s, 2, source), "hello")
+		server.expect("hello")
+		c, ok := server.Conn(from)
+		require.True(s, ok)
+		nc, err := c.Hijack()
+		require.NoError(s, err)
+		require.Equal(s, from, nc.RemoteAddr().(*net.TCPAddr).AddrPort())
+		if s.secure {
+			require.NoError(s, nc.Close())
+			continue
+		}
+		adopted, err := next.Adopt(nc)
+		require.NoError(s, err)
+		require.Equal(s, from, adopted.RemoteAddr())
+		s.await("the player", func() bool { return next.NumberOfConnections() == i+1 && next.IsConnectedTo(from) })
+	}
+	if s.secure {
+		return
+	}
+	nc := driver.WithRemoteAddr(s.dialRaw(server), netip.MustParseAddrPort("203.0.113.1:2"))
+	_, err := next.Adopt(nc)
+	require.ErrorContains(s, err, "203.0.113.1 has MaxConnectionsPerIP 1")
+	require.Equal(s, 2, next.NumberOfConnections())
+}
+
+// proxyRateLimit: what comes in one piece with the header counts.
+func proxyRateLimit(s *suite) {
+	server := s.server(driver.Config{TrustedProxies: loopback, BytesPerSecond: 1000})
+	nc := s.dialRaw(server)
+	_, err := nc.Write(append(proxyHeader(s, 1, "203.0.113.1:1"), make([]byte, 10_000)...))
+	require.NoError(s, err)
+	s.awaitGone(nc)
+	require.Empty(s, server.events.all())
+}
+
+// proxyLoginTimeout: the time limit begins with the accept, not again with what follows the header.
+func proxyLoginTimeout(s *suite) {
+	const login = 2 * time.Second
+	server := s.server(driver.Config{TrustedProxies: loopback, LoginTimeout: login})
+	nc := s.dialRaw(server)
+	begun := time.Now()
+	pace(login * 3 / 4)
+	_, err := nc.Write(proxyHeader(s, 1, "203.0.113.1:1"))
+	require.NoError(s, err)
+	s.awaitGone(nc)
+	require.Less(s, time.Since(begun), login*3/2)
 }
 
 // awaitGone waits until the server ended the connection.

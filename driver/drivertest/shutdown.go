@@ -2,6 +2,7 @@ package drivertest
 
 import (
 	"context"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -17,6 +18,8 @@ func shutdownProperties() []property {
 		{"SpreadIsWithinTheContext", shutdownSpreadIsWithin},
 		{"TellsSubscribers", shutdownTells},
 		{"SaysWhatIsLeft", shutdownSaysWhatIsLeft},
+		{"InACallback", shutdownInACallback},
+		{"DisconnectFromMeanwhile", shutdownDisconnectFrom},
 	}
 }
 
@@ -120,4 +123,48 @@ func shutdownSaysWhatIsLeft(s *suite) {
 	require.ErrorIs(s, err, context.Canceled)
 	require.Contains(s, err.Error(), "1 connections with")
 	require.ErrorIs(s, l.client.awaitEnd(l.cc), driver.ErrShutdown)
+}
+
+// shutdownInACallback: it goes on when the callback has returned and cancelled its context, and delivers.
+func shutdownInACallback(s *suite) {
+	const packets = 50
+	var server *node
+	cfg := lingering()
+	cfg.OutboundBufferSize = 8 << 20
+	cfg.OnPacket = func(c driver.Conn, _ []byte) {
+		for n := range packets {
+			assert.NoError(s, c.Send(numbered(nil, 0, n, 60_000)))
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		assert.ErrorIs(s, server.Shutdown(ctx), driver.ErrInCallback)
+	}
+	server = s.server(cfg)
+	client := s.client(driver.Config{})
+	cc, _ := s.connect(client, server)
+	require.NoError(s, cc.Send([]byte("quit")))
+	s.await("the end of it", func() bool { return server.NumberOfConnections() == 0 })
+	k := newChecker(1)
+	client.pumping(k.take)
+	k.complete(s, "queued before Shutdown", []int{packets})
+	require.ErrorIs(s, client.awaitEnd(cc), driver.ErrPeerClosed)
+}
+
+// shutdownDisconnectFrom: as long as players are there they can be sent away.
+func shutdownDisconnectFrom(s *suite) {
+	server := s.server(driver.Config{ShutdownSpread: time.Hour})
+	s.players(server, 3)
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	wait := s.background("Shutdown", func() { assert.ErrorIs(s, server.Shutdown(ctx), context.Canceled) })
+	s.await("the first", func() bool { return server.Stats().Disconnected == 1 })
+	var last driver.Conn
+	for c := range server.Conns() {
+		last = c
+	}
+	require.NoError(s, server.DisconnectFrom(last.RemoteAddr()))
+	require.ErrorIs(s, server.awaitEnd(last), driver.ErrDisconnected)
+	cancel()
+	wait()
+	require.ErrorIs(s, server.DisconnectFrom(last.RemoteAddr()), net.ErrClosed)
 }

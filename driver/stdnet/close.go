@@ -16,7 +16,13 @@ func (c *conn) Close(reason error) bool {
 }
 
 func (c *conn) closeLocked(reason error) (first bool) {
-	if c.State() != link.Open || c.detaching != nil {
+	if c.State() != link.Open {
+		return false
+	}
+	if d := c.detaching; d != nil {
+		if d.close == nil {
+			d.close = reason
+		}
 		return false
 	}
 	first = c.setReasonLocked(reason)
@@ -101,6 +107,9 @@ type detaching struct {
 
 	// Written before over is closed.
 	done bool // the socket is the caller's
+
+	// Guarded by conn.mu.
+	close error // of a Close meanwhile, for when it fails
 }
 
 // Detach implements link.Link. What is queued is written before it returns.

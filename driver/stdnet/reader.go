@@ -57,8 +57,12 @@ func (c *conn) detachFails() bool {
 	if c.detaching == nil || c.State() != link.Open || !c.broken {
 		return false
 	}
-	close(c.detaching.over)
+	d := c.detaching
 	c.detaching = nil
+	close(d.over)
+	if d.close != nil {
+		c.closeLocked(d.close)
+	}
 	return true
 }
 

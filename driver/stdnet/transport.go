@@ -142,6 +142,9 @@ const (
 	detached               // its new owner's
 )
 
+// RemoteAddr implements net.Conn: whom the tls.Config's callbacks, and who hijacks it, are to see.
+func (s *socket) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(s.c.remote) }
+
 // SetWriteDeadline implements net.Conn. crypto/tls sets one of its own for close_notify: not as long as they are ours.
 func (s *socket) SetWriteDeadline(t time.Time) error {
 	if s.mode.Load() != detached {

@@ -112,6 +112,10 @@ func (a *Acceptor) next() net.Conn {
 // closes the connection: so it waits until there is one, and holds a duplicate of nc, to begin again with when somebody
 // else in the process was quicker.
 func (a *Acceptor) handOverLocked(nc net.Conn) {
+	again := func(tc *net.TCPConn) net.Conn { return tc }
+	if nc, ok := nc.(Again); ok {
+		again = nc.Again()
+	}
 	for nc != nil {
 		var held *os.File
 		if !a.insist(func() (err error) { held, err = duplicate(nc); return err }) {
@@ -127,12 +131,25 @@ func (a *Acceptor) handOverLocked(nc net.Conn) {
 		nc = nil
 		if IsShortage(err) {
 			a.failed(err)
-			a.insist(func() (err error) { nc, err = net.FileConn(held); return err })
+			a.insist(func() error {
+				c, err := net.FileConn(held)
+				if err == nil {
+					nc = again(c.(*net.TCPConn))
+				}
+				return err
+			})
 		} else {
 			a.recovered()
 		}
 		held.Close()
 	}
+}
+
+// Again is a connection of a listener that is more than its socket.
+type Again interface {
+	net.Conn
+	// Again returns what makes the same of a duplicate of its socket.
+	Again() func(*net.TCPConn) net.Conn
 }
 
 // insist calls f until it does not fail for a shortage, and reports whether it succeeded.

@@ -195,3 +195,57 @@ func TestSlotsAreNeverMoreThanTheirNumber(t *testing.T) {
 	defer timer.Stop()
 	require.False(t, slots.Acquire(stop))
 }
+
+// knowing is a connection of which more is known than its socket has.
+type knowing struct {
+	*net.TCPConn
+	what string
+}
+
+func (k knowing) Again() func(*net.TCPConn) net.Conn {
+	return func(nc *net.TCPConn) net.Conn { return knowing{nc, k.what} }
+}
+
+type knowingListener struct{ net.Listener }
+
+func (l knowingListener) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return knowing{nc.(*net.TCPConn), nc.RemoteAddr().String()}, nil
+}
+
+// TestShortageKeepsWhatIsKnown: a connection that is handed over once more is what it was.
+func TestShortageKeepsWhatIsKnown(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	got := make(chan net.Conn, 1)
+	var calls, failed atomic.Int64
+	a := tcp.Accept(tcp.AcceptorConfig{
+		Listener: knowingListener{&scriptedListener{Listener: ln, errs: []error{syscall.EMFILE}}}, // it hands over itself from then on
+		Slots:    tcp.NewSlots(10),
+		Logger:   slog.New(slog.DiscardHandler),
+		Accept: func(nc net.Conn) error {
+			if calls.Add(1) <= 2 {
+				nc.Close()
+				return syscall.EMFILE
+			}
+			got <- nc
+			return nil
+		},
+		Failed: func(error) { failed.Add(1) },
+	})
+	defer func() {
+		require.NoError(t, a.Stop())
+		a.Wait()
+	}()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	defer nc.Close()
+	accepted := <-got
+	defer accepted.Close()
+	require.IsType(t, knowing{}, accepted)
+	require.Equal(t, nc.LocalAddr().String(), accepted.(knowing).what)
+	require.EqualValues(t, 3, failed.Load())
+}

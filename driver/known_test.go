@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -56,4 +57,24 @@ func TestWithUnreadIsCopied(t *testing.T) {
 	got, err := io.ReadAll(nc)
 	require.NoError(t, err)
 	require.Equal(t, "unread", string(got))
+}
+
+func TestWithRemoteAddr(t *testing.T) {
+	near, far := net.Pipe()
+	defer near.Close()
+	require.NoError(t, far.Close())
+	player := netip.MustParseAddrPort("203.0.113.1:1")
+	require.Same(t, near, driver.WithRemoteAddr(near, netip.AddrPort{}), "nothing is known")
+	br := bufio.NewReader(strings.NewReader("unread"))
+	_, err := br.Peek(6)
+	require.NoError(t, err)
+	for _, nc := range []net.Conn{
+		driver.WithRemoteAddr(near, player),
+		driver.WithUnread(driver.WithRemoteAddr(near, player), br),
+		driver.WithRemoteAddr(driver.WithUnread(near, br), player),
+		driver.WithRemoteAddr(driver.WithRemoteAddr(near, netip.MustParseAddrPort("192.0.2.1:1")), player),
+	} {
+		require.Equal(t, player, nc.RemoteAddr().(*net.TCPAddr).AddrPort())
+		require.Equal(t, near.LocalAddr(), nc.LocalAddr())
+	}
 }
