@@ -9,6 +9,7 @@ import (
 // limiter is what one connection may receive. Owned by its loop.
 type limiter struct {
 	packets, bytes bucket
+	received       uint64 // bytes counted, where the link tells
 }
 
 func newLimiter(cfg *Config) *limiter {

@@ -17,7 +17,7 @@ func (c *conn) OnData(b []byte) {
 			return
 		}
 	}
-	if c.limiter != nil && !c.limiter.bytes.take(len(b)) {
+	if c.limiter != nil && !c.limiter.bytes.take(c.onTheWire(b)) {
 		c.abort(ErrRateLimited)
 		return
 	}
@@ -26,6 +26,17 @@ func (c *conn) OnData(b []byte) {
 		return
 	}
 	c.receive(b)
+}
+
+// onTheWire is how many bytes b came to, which is decrypted where the link does TLS itself.
+func (c *conn) onTheWire(b []byte) int {
+	if c.secure == nil || c.secure.session != nil {
+		return len(b)
+	}
+	received := c.link.Received()
+	n := int(received - c.limiter.received)
+	c.limiter.received = received
+	return n
 }
 
 // takesData reports whether the application still gets packets.

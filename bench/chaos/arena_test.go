@@ -137,6 +137,9 @@ func (a *arena) close() {
 		if st := s.Stats(); st.Connections != 0 || st.Disconnected != st.Accepted+st.Dialled {
 			a.Errorf("after Close: %+v", st)
 		}
+		if up, down := s.ledger.Counts(); uint64(up) != s.Stats().Accepted+s.Stats().Dialled || uint64(down) != s.Stats().Disconnected {
+			a.Errorf("%d Established and %d Disconnected were told: %+v", up, down, s.Stats())
+		}
 	}
 	for _, l := range a.all() {
 		for what, f := range map[string]*oracle.Flow{"up": l.up, "down": l.down} {
@@ -256,13 +259,18 @@ func (a *arena) over(l *link) bool {
 	return l.client.end(l.cc) != nil || a.server.end(a.serverConn(l)) != nil
 }
 
+// parting is how many packets are queued, or on their way, when a connection closes: what arrives in the end says little where there was
+// nothing left to send.
+const parting = 200
+
 // ends closes the connection at one side, and looks that the end was orderly and all arrived.
 func (a *arena) ends(l *link, byServer bool) {
 	a.Helper()
-	mine, other := l.cc, a.serverConn(l)
+	mine, other, out := l.cc, a.serverConn(l), l.up
 	if byServer {
-		mine, other = other, mine
+		mine, other, out = other, mine, l.down
 	}
+	require.NoError(a, out.Send(a.ctx, mine, out.Sent()+parting))
 	mine.Close(nil)
 	a.awaitEnd(l)
 	reasons := map[driver.Conn]error{l.cc: l.client.end(l.cc), a.serverConn(l): a.server.end(a.serverConn(l))}
@@ -310,10 +318,11 @@ func (a *arena) meanwhile(cfg driver.Config, host string) (stop func()) {
 			}
 		})
 	}
+	calm := sync.OnceFunc(func() { close(a.calm); a.innocents.Wait() })
+	a.Cleanup(calm) // before the drivers are closed, also where the test fails
 	return func() {
 		a.Helper()
-		close(a.calm)
-		a.innocents.Wait()
+		calm()
 		for i, l := range a.spoiled {
 			require.True(a, a.talk(l, 1), "an innocent connection ended: %v", l.client.end(l.cc))
 			a.ends(l, i%2 == 0)

@@ -159,6 +159,9 @@ func (a *attacked) run(t *testing.T, k kind.Kind) string {
 	defer func() {
 		require.NoError(t, server.Close())
 		require.NoError(t, ledger.Closed())
+		up, down := ledger.Counts()
+		require.EqualValues(t, server.Stats().Accepted, up)
+		require.EqualValues(t, server.Stats().Disconnected, down)
 	}()
 	require.NoError(t, server.StartListen(0))
 	addr := netip.AddrPortFrom(netip.MustParseAddr(local), server.Port()).String()

@@ -19,6 +19,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gridstream/bench/chaos/kind"
+	"gridstream/bench/chaos/oracle"
 	"gridstream/driver"
 	"gridstream/tlsadapter"
 )
@@ -185,6 +186,9 @@ func TestCutConnections(t *testing.T) {
 					established++
 					require.False(t, a.talk(l, 800), "it was to be cut after %d bytes", c.after)
 					a.awaitEnd(l)
+					if flow := map[bool]*oracle.Flow{false: l.up, true: l.down}[c.down]; !client.TLS && !c.reset {
+						require.Equal(t, oracle.Whole(c.after, a.server.PacketOverheadSize()), flow.Received())
+					}
 					if c.down {
 						a.isCut(c, l.client.end(l.cc))
 					} else {

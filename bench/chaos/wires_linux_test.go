@@ -33,11 +33,9 @@ func TestWires(t *testing.T) {
 	for _, tt := range lossy {
 		t.Run(tt.name, func(t *testing.T) {
 			onWire(t, driver.Config{}, func(a *arena) {
-				w.set(a.server.Port(), tt.condition)
-				a.weathers()
-				if tt.loss > 0 {
-					require.NotZero(a, w.losses(a.server.Port()))
-				}
+				port := a.server.Port()
+				w.set(port, tt.condition)
+				a.weathers(func(rounds int) bool { return tt.loss == 0 || w.losses(port) >= 5*rounds })
 			})
 		})
 	}
@@ -53,7 +51,7 @@ func TestWires(t *testing.T) {
 			if ok, why := w.netem(t, tt.condition); !ok {
 				t.Skip(why)
 			}
-			onWire(t, driver.Config{}, (*arena).weathers)
+			onWire(t, driver.Config{}, func(a *arena) { a.weathers(nil) })
 		})
 	}
 }
@@ -80,11 +78,15 @@ func (a *arena) acrossWire(cfg driver.Config) *link {
 	return l
 }
 
-// weathers: everything arrives, and both sides' ends are orderly.
-func (a *arena) weathers() {
-	for _, byServer := range []bool{false, true} {
+// weathers: everything arrives, and both sides' ends are orderly. Connections talk on until enough, which is asked about the first and then
+// about both, says that the wire did its worst; nil: it did.
+func (a *arena) weathers(enough func(connections int) bool) {
+	for i, byServer := range []bool{false, true} {
 		l := a.acrossWire(driver.Config{})
-		require.True(a, a.talk(l, 300), "%v", l.client.end(l.cc))
+		a.await("packets that are lost", func() bool {
+			require.True(a, a.talk(l, 300), "%v", l.client.end(l.cc))
+			return enough == nil || enough(i+1)
+		})
 		a.ends(l, byServer)
 	}
 }

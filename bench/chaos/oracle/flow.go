@@ -85,6 +85,16 @@ func size(number int) int {
 	return number * 13 % 61
 }
 
+// Whole is how many of a flow's packets are whole in its first bytes, with overhead bytes of framing each.
+func Whole(bytes int64, overhead int) (packets int) {
+	for {
+		if bytes -= int64(overhead + header + size(packets)); bytes < 0 {
+			return packets
+		}
+		packets++
+	}
+}
+
 func (f *Flow) count(n int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()

@@ -22,18 +22,18 @@ type sample struct {
 }
 
 // series is one of the figures. It leaks when, by its slope, it grows by more than slack and a tenth of its mean in the time that was
-// sampled, or when, with everybody gone, more than slack is left of it.
+// sampled, or when, with everybody gone, more than left is left of it.
 type series struct {
-	name  string
-	unit  float64
-	slack float64
-	of    func(sample) float64
+	name        string
+	unit        float64
+	slack, left float64
+	of          func(sample) float64
 }
 
 var all = []series{
-	{"heap MiB", 1 << 20, 8 << 20, func(s sample) float64 { return s.Heap }},
-	{"goroutines", 1, 100, func(s sample) float64 { return s.Goroutines }},
-	{"descriptors", 1, 100, func(s sample) float64 { return s.Descriptors }},
+	{"heap MiB", 1 << 20, 8 << 20, 2 << 20, func(s sample) float64 { return s.Heap }},
+	{"goroutines", 1, 100, 10, func(s sample) float64 { return s.Goroutines }},
+	{"descriptors", 1, 100, 3, func(s sample) float64 { return s.Descriptors }},
 }
 
 // verdict prints the figures; the error says what leaks.
@@ -47,6 +47,9 @@ func verdict(w io.Writer, before sample, samples []sample, after sample, counts 
 	if after.Connections != 0 || after.Established != after.Ended {
 		errs = append(errs, fmt.Errorf("%d connections are left; %d were established, %d ended", after.Connections, after.Established, after.Ended))
 	}
+	if counts.Refused > counts.Sessions/100 || counts.Answers < counts.Sessions || after.Hijacked == 0 || after.Adopted == 0 {
+		errs = append(errs, fmt.Errorf("little happened: %d were hijacked, %d adopted; players: %+v", after.Hijacked, after.Adopted, counts))
+	}
 	steady := samples[len(samples)/4:] // the first quarter is for filling up
 	if len(steady) < 3 {
 		return errors.Join(append(errs, errors.New("too short to tell"))...)
@@ -59,7 +62,7 @@ func verdict(w io.Writer, before sample, samples []sample, after sample, counts 
 		if slope*span > s.slack+mean/10 {
 			errs = append(errs, fmt.Errorf("%s grow: %+.2f a minute", s.name, slope/s.unit))
 		}
-		if s.of(after) > s.of(before)+s.slack {
+		if s.of(after) > s.of(before)+s.left {
 			errs = append(errs, fmt.Errorf("%s: %.1f before, %.1f when everybody is gone", s.name, s.of(before)/s.unit, s.of(after)/s.unit))
 		}
 	}
