@@ -27,19 +27,24 @@ func (e *Engine) Batch(f func()) {
 	f()
 }
 
-// settle waits for the batches under way and those that follow closely, if there was one since the last call for seen.
-func (b *batches) settle(seen *uint64) {
+// settle waits for the batches under way and those that follow closely, if there was one since the last call for seen, and reports
+// whether there was.
+func (b *batches) settle(seen *uint64) bool {
 	begun := b.begun.Load()
 	if begun == *seen {
-		return
+		return false
 	}
 	for start := time.Now(); time.Since(start) < batchMost; {
 		time.Sleep(batchGap)
 		last := begun
 		begun = b.begun.Load()
-		if begun == last && b.running.Load() == 0 {
+		if begun == last && b.quiet() {
 			break
 		}
 	}
 	*seen = begun
+	return true
 }
+
+// quiet reports that no batch is under way.
+func (b *batches) quiet() bool { return b.running.Load() == 0 }

@@ -47,7 +47,7 @@ type Conn struct {
 	limit     int64                      // on the engine's clock. Open: of SetDeadline, 0 for none; then: the latest end
 	pauses    link.Pause
 	dirty     bool   // in the flusher's list
-	watched   bool   // the flusher's poller tells when fd is writable
+	watched   bool   // congestion tells when fd is writable
 	starved   bool   // a Write found the queue full, and OnDrained was not called since
 	eof       bool   // the peer's FIN was seen with bytes queued
 	broken    bool   // a write failed; reading goes on, since what came before may still be there

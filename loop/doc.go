@@ -5,7 +5,7 @@
 // delivers, coarse timers, panics contained to one connection.
 //
 // Reading is gnet's: each [Loop] is a gnet client with one event loop. Writing is done by whoever holds the connection's lock:
-// the loop itself at the end of a callback, or the loop's flusher, a goroutine on a poller of gnet's pkg/netpoll
-// that wakes once for a burst of sends from other goroutines, and when a congested socket becomes writable.
+// the loop itself at the end of a callback, the loop's flusher, a goroutine that wakes once for a burst of sends from other
+// goroutines, or, when a congested socket becomes writable, a goroutine on a poller of gnet's pkg/netpoll.
 // docs/architecture.md has the picture, docs/ownership.md who owns what.
 package loop

@@ -1,82 +1,72 @@
 package loop
 
 import (
-	"os"
+	"runtime"
 	"sync"
 	"sync/atomic"
-	"syscall"
-
-	errorx "github.com/panjf2000/gnet/v2/pkg/errors"
-	"github.com/panjf2000/gnet/v2/pkg/netpoll"
-	"github.com/panjf2000/gnet/v2/pkg/queue"
-
-	"gridstream/loop/link"
 )
 
-// flusher writes what other goroutines than the loop have queued: a goroutine on a poller of its own, which wakes
-// once for a burst of sends to however many connections, and when a congested socket is writable again.
+// flusher writes what other goroutines than the loop have queued: a goroutine, which wakes once for a burst of sends to however
+// many connections. What Transport.Batch queued, which is for many, it writes with the help of others, on all cores.
 //
 // The list of dirty connections is a lock-free stack: any goroutine pushes (a compare-and-swap on head), the flusher
 // takes the whole of it (a swap with nil), so that there is no ABA problem. A connection is in it at most once
-// (Conn.dirty, under its mu), so that nextDirty has one writer. Who finds it empty wakes the poller; a pusher that
+// (Conn.dirty, under its mu), so that nextDirty has one writer. Who finds it empty wakes the goroutine; a pusher that
 // finds it not empty knows that somebody did, and that the flusher has not taken the list yet.
-// BenchmarkSendFromGoroutines has the figures.
+// BenchmarkSendFromGoroutines and BenchmarkBroadcast have the figures.
 type flusher struct {
 	// Immutable.
 	batches *batches
-	poller  *netpoll.Poller
-	bell    bell // rung to wake the goroutine: unlike Poller.Trigger it allocates nothing
-	done    chan struct{}
+	wake    chan struct{} // holds one: somebody found the list empty since the flusher last took it
+	help    chan struct{} // holds one for each helper; closed when the goroutine ends
+	running sync.WaitGroup
 
 	// Owned by the goroutine.
 	seen uint64 // of batches
 
 	// Atomic.
-	head atomic.Pointer[Conn]
-
-	// Guarded by wakeMu: held for reading while the bell is rung, so that it is not closed meanwhile.
-	wakeMu sync.RWMutex
-	closed bool
+	head    atomic.Pointer[Conn]
+	stopped atomic.Bool
 
 	// Guarded by mu, a leaf.
-	mu       sync.Mutex
-	watched  map[int]*Conn // by descriptor
-	unusable bool          // closed
+	mu   sync.Mutex
+	rest *Conn // of a list that is flushed with help
 }
 
-func newFlusher(b *batches) (*flusher, error) {
-	poller, err := netpoll.OpenPoller()
-	if err != nil {
-		return nil, err
+// share is how many connections a goroutine flushes before it takes more of what is flushed by several.
+const share = 32
+
+func startFlusher(b *batches, helpers int) *flusher {
+	f := &flusher{batches: b, wake: make(chan struct{}, 1), help: make(chan struct{}, helpers)}
+	f.running.Go(f.run)
+	for range helpers {
+		f.running.Go(func() {
+			for range f.help {
+				f.helpAlong()
+			}
+		})
 	}
-	f := &flusher{batches: b, poller: poller, done: make(chan struct{}), watched: make(map[int]*Conn)}
-	if f.bell, err = newBell(); err == nil {
-		if err = poller.AddRead(&netpoll.PollAttachment{FD: f.bell.r}, false); err == nil {
-			return f, nil
-		}
-		f.bell.close()
-	}
-	_ = poller.Close()
-	return nil, err
+	return f
 }
+
+// helpersOf is how many helpers each of so many loops has: all together can keep every core busy, with the flushers.
+func helpersOf(loops int) int { return max(0, runtime.GOMAXPROCS(0)/loops-1) }
 
 func (f *flusher) run() {
-	defer close(f.done)
-	_ = f.poller.Polling(func(fd int, _ netpoll.IOEvent, _ netpoll.IOFlags) error {
-		if fd == f.bell.r {
-			f.bell.hush()
-			f.batches.settle(&f.seen)
-			f.drainDirty()
-			return nil
+	defer close(f.help)
+	for last := false; ; {
+		<-f.wake
+		if f.stopped.Load() {
+			return
 		}
-		f.mu.Lock()
-		c := f.watched[fd]
-		f.mu.Unlock()
-		if c != nil {
-			c.flush()
+		batch := f.batches.settle(&f.seen)
+		if list := f.head.Swap(nil); cap(f.help) > 0 && (batch || last) { // last: what is left of one that took longer
+			f.flushWithHelp(list)
+		} else {
+			flushAll(list)
 		}
-		return nil
-	})
+		last = batch
+	}
 }
 
 // push puts c, whose dirty flag the caller has set, into the list.
@@ -86,23 +76,73 @@ func (f *flusher) push(c *Conn) {
 		c.nextDirty = head
 		if f.head.CompareAndSwap(head, c) {
 			if head == nil {
-				f.wake()
+				f.ring()
 			}
 			return
 		}
 	}
 }
 
-func (f *flusher) wake() {
-	f.wakeMu.RLock()
-	defer f.wakeMu.RUnlock()
-	if !f.closed {
-		f.bell.ring()
+func (f *flusher) ring() {
+	select {
+	case f.wake <- struct{}{}:
+	default: // it has been woken, and has not looked yet
 	}
 }
 
-func (f *flusher) drainDirty() {
-	for c := f.head.Swap(nil); c != nil; {
+// flushWithHelp has others take shares of the list. While there are batches the processor is needed for these: then it is alone.
+func (f *flusher) flushWithHelp(list *Conn) {
+	f.mu.Lock()
+	f.rest = list
+	f.mu.Unlock()
+	for list := f.takeShare(); list != nil; list = f.takeShare() {
+		if f.batches.quiet() {
+			f.askForHelp()
+		}
+		flushAll(list)
+	}
+}
+
+func (f *flusher) askForHelp() {
+	for range cap(f.help) {
+		select {
+		case f.help <- struct{}{}:
+		default:
+			return
+		}
+	}
+}
+
+func (f *flusher) helpAlong() {
+	for f.batches.quiet() {
+		list := f.takeShare()
+		if list == nil {
+			return
+		}
+		flushAll(list)
+	}
+}
+
+func (f *flusher) takeShare() *Conn {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list, last := f.rest, f.rest
+	if list == nil {
+		return nil
+	}
+	for range share - 1 {
+		if last.nextDirty == nil {
+			break
+		}
+		last = last.nextDirty
+	}
+	f.rest, last.nextDirty = last.nextDirty, nil
+	return list
+}
+
+// flushAll flushes a list that is the caller's.
+func flushAll(list *Conn) {
+	for c := list; c != nil; {
 		next := c.nextDirty // before the flag is cleared: then others may push c again
 		c.mu.Lock()
 		c.nextDirty = nil
@@ -117,98 +157,9 @@ func (f *flusher) drainDirty() {
 	}
 }
 
-// watch has c flushed when its descriptor is writable. Edge-triggered: the socket was found full just before, or
-// is found writable at once.
-func (f *flusher) watch(fd int, c *Conn) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.unusable {
-		return link.ErrTransportClosed
-	}
-	f.watched[fd] = c
-	if err := f.poller.AddWrite(&netpoll.PollAttachment{FD: fd}, true); err != nil {
-		delete(f.watched, fd)
-		return err
-	}
-	return nil
-}
-
-// unwatch must come before the descriptor is closed: the poller would go on with the socket as long as a duplicate lives.
-func (f *flusher) unwatch(fd int) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.unusable {
-		return
-	}
-	delete(f.watched, fd)
-	_ = f.poller.Delete(fd)
-}
-
-// close ends the goroutine. Every connection is closed by now.
+// close ends the goroutines. Every connection is closed by now.
 func (f *flusher) close() {
-	_ = f.poller.Trigger(queue.HighPriority, func(any) error { return errorx.ErrEngineShutdown }, nil)
-	<-f.done
-	f.release()
-}
-
-// release gives the descriptors back. The goroutine has ended, or was never started.
-func (f *flusher) release() {
-	f.wakeMu.Lock()
-	f.closed = true
-	f.wakeMu.Unlock()
-	f.mu.Lock()
-	f.unusable = true
-	f.mu.Unlock()
-	f.bell.close()
-	_ = f.poller.Close()
-}
-
-// bell is a pipe to a poller.
-type bell struct{ r, w int }
-
-func newBell() (b bell, err error) {
-	var p [2]int
-	syscall.ForkLock.RLock()
-	err = syscall.Pipe(p[:])
-	if err == nil {
-		syscall.CloseOnExec(p[0])
-		syscall.CloseOnExec(p[1])
-	}
-	syscall.ForkLock.RUnlock()
-	if err != nil {
-		return b, os.NewSyscallError("pipe", err)
-	}
-	b = bell{r: p[0], w: p[1]}
-	for _, fd := range p {
-		if err := syscall.SetNonblock(fd, true); err != nil {
-			b.close()
-			return b, os.NewSyscallError("setnonblock", err)
-		}
-	}
-	return b, nil
-}
-
-// ring wakes the poller. A full pipe has woken it already.
-func (b bell) ring() {
-	var one [1]byte
-	for {
-		if _, err := syscall.Write(b.w, one[:]); err != syscall.EINTR {
-			return
-		}
-	}
-}
-
-// hush empties the pipe.
-func (b bell) hush() {
-	var buf [64]byte
-	for {
-		if n, err := syscall.Read(b.r, buf[:]); n < len(buf) && err != syscall.EINTR {
-			return
-		}
-	}
-}
-
-func (b bell) close() {
-	_ = syscall.Close(b.r)
-	_ = syscall.Close(b.w)
+	f.stopped.Store(true)
+	f.ring()
+	f.running.Wait()
 }

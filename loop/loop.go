@@ -16,13 +16,14 @@ import (
 	"gridstream/loop/link"
 )
 
-// Loop is one event loop and what belongs to it: a gnet client that reads, a flusher that writes, a wheel of time
+// Loop is one event loop and what belongs to it: a gnet client that reads, a flusher and a congestion that write, a wheel of time
 // limits, and the connections.
 type Loop struct {
 	// Immutable.
 	engine     *Engine
 	client     *gnet.Client
 	flusher    *flusher
+	congestion *congestion
 	reattacher reattacher
 
 	// Immutable after the first OnOpen, which comes before whoever uses it has a connection to use it for.
@@ -50,7 +51,7 @@ func newLoop(e *Engine) (*Loop, error) {
 	l.reattacher.wake = make(chan struct{}, 1)
 	l.reattacher.stop = make(chan struct{})
 	var err error
-	if l.flusher, err = newFlusher(&e.batches); err != nil {
+	if l.congestion, err = newCongestion(); err != nil {
 		return nil, err
 	}
 	l.client, err = gnet.NewClient(&handler{loop: l},
@@ -61,10 +62,11 @@ func newLoop(e *Engine) (*Loop, error) {
 		err = l.client.Start()
 	}
 	if err != nil {
-		l.flusher.release()
+		l.congestion.release()
 		return nil, err
 	}
-	go l.flusher.run()
+	l.flusher = startFlusher(&e.batches, helpersOf(e.cfg.Loops))
+	go l.congestion.run()
 	l.reattacher.done.Add(1)
 	go l.reattacher.run()
 	return l, nil
@@ -303,4 +305,5 @@ func (l *Loop) stop() {
 		l.finishOnLoop(c)
 	}
 	l.flusher.close()
+	l.congestion.close()
 }

@@ -107,12 +107,12 @@ func (c *Conn) flushLocked() {
 	}
 }
 
-// watchLocked has the flusher's poller tell when the socket is writable, and the wheel when it has not been for long.
+// watchLocked has congestion tell when the socket is writable, and the wheel when it has not been for long.
 func (c *Conn) watchLocked() {
 	if c.watched {
 		return
 	}
-	if err := c.loop.flusher.watch(int(c.fd), c); err != nil {
+	if err := c.loop.congestion.watch(int(c.fd), c); err != nil {
 		c.abortLocked(err)
 		return
 	}
@@ -129,7 +129,7 @@ func (c *Conn) watchLocked() {
 func (c *Conn) unwatchLocked() {
 	if c.watched {
 		c.watched = false
-		c.loop.flusher.unwatch(int(c.fd))
+		c.loop.congestion.unwatch(int(c.fd))
 	}
 }
 

@@ -1,8 +1,11 @@
 package drivertest
 
 import (
+	"sync"
 	"sync/atomic"
+	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"gridstream/driver"
@@ -14,6 +17,7 @@ func groupProperties() []property {
 		{"BroadcastFiltered", broadcastFiltered},
 		{"BroadcastSkipsTheFull", broadcastSkipsFull},
 		{"BroadcastKeepsOrder", broadcastKeepsOrder},
+		{"BroadcastToMany", broadcastToMany},
 		{"Members", groupMembers},
 		{"MembersLeaveByThemselves", groupLeave},
 		{"MembersLeaveAlsoAfterRacingAddAndRemove", groupRacingLeave},
@@ -118,6 +122,42 @@ func broadcastKeepsOrder(s *suite) {
 		k := newChecker(1)
 		c.pumping(k.take)
 		k.complete(s, "broadcasts and sends", []int{packets})
+	}
+}
+
+// broadcastToMany: from one event loop, where others on idle cores help it to write.
+func broadcastToMany(s *suite) {
+	const rounds = 100
+	conns := s.amount(200)
+	server := s.server(driver.Config{EventLoops: 1, OutboundBufferSize: 1 << 20})
+	var checkers []*checker
+	var readers sync.WaitGroup
+	for range conns {
+		nc, k := s.secured(s.dialRaw(server)), newChecker(1)
+		checkers = append(checkers, k)
+		readers.Go(func() {
+			for range 2 * rounds {
+				packet, err := readFrame(nc)
+				if !assert.NoError(s, err) {
+					return
+				}
+				k.take(packet)
+			}
+		})
+	}
+	s.await("everybody", func() bool { return server.NumberOfConnections() == conns })
+	for n := range rounds {
+		require.Equal(s, conns, server.Broadcast(numbered(nil, 0, 2*n, 20), nil))
+		if n%10 == 0 {
+			pace(3 * time.Millisecond) // the flusher has come to an end, and help
+		}
+		for c := range server.Conns() {
+			require.NoError(s, c.Send(numbered(nil, 0, 2*n+1, 20)))
+		}
+	}
+	s.must("that all arrives", readers.Wait)
+	for _, k := range checkers {
+		k.complete(s, "broadcasts and sends", []int{2 * rounds})
 	}
 }
 
