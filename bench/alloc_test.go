@@ -16,8 +16,12 @@ import (
 // leastPackets is how many there are at least, so that what the test allocates itself does not count.
 const leastPackets = 20_000
 
-// TestSteadyStateAllocatesNothing is over the whole process of the server: the loops, the flushers and the callers. Pools still grow where
-// more buffers are in use at once than ever before; so, of several attempts, one must do without.
+// attempts are for pools to learn what is steady: they grow where more buffers are in use at once than ever before, and bytebufferpool looks
+// every 42,000 buffers which sizes are common, and until then drops what was not with the load before.
+const attempts = 100
+
+// TestSteadyStateAllocatesNothing is over the whole process of the server: the loops, the flushers and the callers. Of several attempts
+// one must do without.
 func TestSteadyStateAllocatesNothing(t *testing.T) {
 	if raceEnabled {
 		t.Skip("under the race detector sync.Pool drops some of what it is given")
@@ -29,12 +33,12 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 			runtime.GC()
 			defer debug.SetGCPercent(debug.SetGCPercent(-1)) // a collection empties the pools
 			least := math.Inf(1)
-			for attempt := 0; attempt < 10 && least >= 0.01; attempt++ {
+			for attempt := 0; attempt < attempts && least > l.Allowed; attempt++ {
 				allocations, packets := allocationsIn(t, step)
 				t.Logf("%d allocations for %d packets", allocations, packets)
 				least = min(least, float64(allocations)/float64(packets))
 			}
-			require.Less(t, least, 0.01)
+			require.LessOrEqual(t, least, l.Allowed)
 		})
 	}
 }

@@ -10,6 +10,8 @@ import (
 // SteadyLoad is a load in steps, for looking at what they leave behind.
 type SteadyLoad struct {
 	Name string
+	// Allowed is how many allocations a packet may cost.
+	Allowed float64
 	// Start returns a function that lets some packets go and returns how many, when all of them have arrived. The step's own
 	// allocations are a few, however many the packets.
 	Start func(tb testing.TB, impl Impl) (step func() uint64)
@@ -18,17 +20,19 @@ type SteadyLoad struct {
 const (
 	steadyConns = 1000
 	steadyBurst = 20
+	steadyDepth = 16
 )
 
 // SteadyLoads are packets that are echoed, on the event loops and by a goroutine that polls, broadcast, sent to a group, and sent from a
-// goroutine. Not over TLS: crypto/tls allocates 32 bytes for each read (atLeastReader).
+// goroutine; over TLS echoed and broadcast. There crypto/tls allocates an atLeastReader, of 32 bytes, for each record that it reads.
 func SteadyLoads() []SteadyLoad {
+	const none, tlsRead = 0.01, 1.1
 	return []SteadyLoad{
-		{"echo", steadyEcho(Options{})},
-		{"polled", steadyEcho(Options{Polled: true})},
-		{"broadcast", steadyStart(func(s *Server) func([]byte) { return func(p []byte) { s.Broadcast(p) } })},
-		{"group", steadyStart(func(s *Server) func([]byte) { return func(p []byte) { s.Group(p) } })},
-		{"send", steadyStart(func(s *Server) func([]byte) {
+		{"echo", none, steadyEcho(Options{}, steadyDepth)},
+		{"polled", none, steadyEcho(Options{Polled: true}, steadyDepth)},
+		{"broadcast", none, steadyStart(Options{}, broadcasting)},
+		{"group", none, steadyStart(Options{}, func(s *Server) func([]byte) { return func(p []byte) { s.Group(p) } })},
+		{"send", none, steadyStart(Options{}, func(s *Server) func([]byte) {
 			senders := s.Senders()
 			return func(p []byte) {
 				for _, send := range senders {
@@ -36,12 +40,16 @@ func SteadyLoads() []SteadyLoad {
 				}
 			}
 		})},
+		{"tls/echo", tlsRead, steadyEcho(Options{Identity: ecdsaIdentity()}, 1)},
+		{"tls/broadcast", none, steadyStart(Options{Identity: ecdsaIdentity()}, broadcasting)},
 	}
 }
 
-func steadyEcho(o Options) func(testing.TB, Impl) func() uint64 {
+func broadcasting(s *Server) func([]byte) { return func(p []byte) { s.Broadcast(p) } }
+
+func steadyEcho(o Options, depth int) func(testing.TB, Impl) func() uint64 {
 	return func(tb testing.TB, impl Impl) func() uint64 {
-		f := connected(tb, start(tb, impl, o), load.Role{Kind: load.Echo, Conns: 100, Depth: 16})
+		f := connected(tb, start(tb, impl, o), load.Role{Kind: load.Echo, TLS: o.Identity != nil, Conns: 100, Depth: depth})
 		must(tb, f.Start())
 		tb.Cleanup(func() {
 			_, err := f.Stop()
@@ -57,10 +65,11 @@ func steadyEcho(o Options) func(testing.TB, Impl) func() uint64 {
 	}
 }
 
-func steadyStart(sendTo func(*Server) func(packet []byte)) func(testing.TB, Impl) func() uint64 {
+func steadyStart(o Options, sendTo func(*Server) func(packet []byte)) func(testing.TB, Impl) func() uint64 {
 	return func(tb testing.TB, impl Impl) func() uint64 {
-		s := start(tb, impl, Options{Broadcasts: true, Group: true})
-		f := connected(tb, s, load.Role{Kind: load.Sink, Conns: steadyConns})
+		o.Broadcasts, o.Group = true, true
+		s := start(tb, impl, o)
+		f := connected(tb, s, load.Role{Kind: load.Sink, TLS: o.Identity != nil, Conns: steadyConns})
 		send := sendTo(s)
 		packet := make([]byte, packetSize)
 		seq := 0
