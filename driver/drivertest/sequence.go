@@ -78,6 +78,16 @@ var sequenceOps = []struct {
 			at.shut = true
 		})
 	}},
+	{"Broadcast", func(m *model, at, _ *modelSide) { m.broadcast(at, 3) }},
+	{"StopListen and StartListen", func(m *model, at, _ *modelSide) {
+		if at.node.IsListening() { // established connections do not mind
+			require.NoError(m.s, at.node.StopListen())
+			require.NoError(m.s, at.node.StartListen(0))
+			return
+		}
+		require.NoError(m.s, at.node.StartListen(0))
+		require.NoError(m.s, at.node.StopListen())
+	}},
 }
 
 // model is the state of a connection and of its peer's, as far as it follows from what was done.
@@ -218,6 +228,21 @@ func (m *model) send(at *modelSide, count int) {
 			require.ErrorIs(m.s, err, net.ErrClosed)
 		}
 		return
+	}
+}
+
+// broadcast is send by other means.
+func (m *model) broadcast(at *modelSide, count int) {
+	for range count {
+		packet := numbered(nil, at.sender, at.sent, mixedPackets(at.sent))
+		rejected := at.node.Stats().SendsRejected
+		queued := at.node.Broadcast(packet, func(c driver.Conn) bool { return c.ID() == at.conn.ID() })
+		if queued == 0 {
+			require.True(m.s, m.over || at.node.Stats().SendsRejected > rejected, "a Broadcast that did not reach an open connection")
+			return
+		}
+		require.False(m.s, at.closed, "Broadcast was taken after Close had returned")
+		at.sent++
 	}
 }
 
