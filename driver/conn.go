@@ -146,6 +146,7 @@ func (c *conn) Close(reason error) {
 		reason = ErrDisconnected
 	}
 	c.link.Close(&given{reason})
+	c.endLate(reason)
 	c.uncount()
 }
 
@@ -157,6 +158,7 @@ func (g *given) Error() string { return g.reason.Error() }
 // abort closes at once, and drops what is queued.
 func (c *conn) abort(reason error) {
 	c.link.Abort(reason)
+	c.endLate(reason)
 	c.uncount()
 }
 
@@ -281,6 +283,9 @@ func (c *conn) close(cause error) {
 	reason := c.reasonOf(cause)
 	core.notPending(c)
 	if c.secure != nil {
+		if own := c.secure.reason.Load(); own != nil {
+			reason = *own
+		}
 		reason = c.endSession(reason)
 	}
 	c.uncount()

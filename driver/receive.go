@@ -41,7 +41,7 @@ func (c *conn) onTheWire(b []byte) int {
 
 // takesData reports whether the application still gets packets.
 func (c *conn) takesData() bool {
-	return c.link.State() == link.Open || c.secure != nil && c.secure.late
+	return c.link.State() == link.Open || c.secure != nil && c.secure.late.Load()
 }
 
 // receive takes bytes of the stream of frames.

@@ -54,7 +54,7 @@ func (s *SecureStream) InitializeSecurity(b Bind, desc SecureDesc) error {
 }
 
 // ReloadSecurity has new handshakes use desc. Established connections, and handshakes under way, stay as they are. On an
-// error the old one stays in use.
+// error the old one stays in use; it is one where a server would lose its certificate.
 func (s *SecureStream) ReloadSecurity(desc SecureDesc) error {
 	if err := s.ready("ReloadSecurity", ErrSecureConfig, tcp.AddrPort(nil)); err != nil {
 		return err
@@ -62,6 +62,9 @@ func (s *SecureStream) ReloadSecurity(desc SecureDesc) error {
 	configs, err := desc.configs()
 	if err != nil {
 		return withOp("ReloadSecurity", err)
+	}
+	if err := configs.serverErr(); err != nil && s.security.serverErr() == nil {
+		return &Error{Op: "ReloadSecurity", Code: ErrSecureCert, Err: err}
 	}
 	s.security.configs.Store(configs)
 	return nil
@@ -84,11 +87,12 @@ type secure struct {
 	session *tlsadapter.Session
 	link    link.Sealing // conn.link
 
-	// Atomic: written by the loop.
+	// Atomic: written by the loop, or after the end of the link by who calls conn.close.
 	ready atomic.Bool // established, as far as TLS goes
 
-	// Owned by the loop, or after the end of the link by who calls conn.close.
-	late bool // the link ended before the handshake was done; what came with it is being delivered
+	// Atomic: the link ended before the handshake was done. What came with it is being delivered, until somebody closes.
+	late   atomic.Bool
+	reason atomic.Pointer[error] // of who closed
 
 	// Guarded by conn.mu.
 	began time.Time     // of the handshake; zero: before it
@@ -229,6 +233,9 @@ func (c *conn) endsInHandshake(cause error) bool {
 	if s.session == nil || s.ready.Load() || cause != io.EOF && !errors.As(cause, &call) {
 		return false
 	}
+	if !s.session.Begun() { // the peer has had nothing of ours: it cannot be done with its side
+		return false
+	}
 	if c.core.security.deferEnd(c, cause) {
 		return true
 	}
@@ -243,12 +250,15 @@ func (c *conn) stepDone() {
 		c.establishLate()
 		c.close(cause)
 	}
+	c.release()
 }
 
 // establishLate establishes a connection whose link is gone, if the handshake is done, and delivers what came with it.
 func (c *conn) establishLate() {
 	s := c.secure
-	if s.session.State() != tlsadapter.StateEstablished {
+	switch s.session.State() {
+	case tlsadapter.StateEstablished, tlsadapter.StateClosing:
+	default:
 		return
 	}
 	c.core.notPending(c)
@@ -257,10 +267,20 @@ func (c *conn) establishLate() {
 			c.panicked(v, nil)
 		}
 	}()
-	s.late = true
+	s.late.Store(true)
+	defer s.late.Store(false)
 	s.ready.Store(true)
 	c.establish()
-	_ = s.session.Open(nil, c.receive) // its end is the link's
+	if c.registered {
+		_ = s.session.Open(nil, c.receive) // its end is the link's
+	}
+}
+
+// endLate ends the delivery of what a link that is gone had brought, as closing an open link does.
+func (c *conn) endLate(reason error) {
+	if s := c.secure; s != nil && s.late.CompareAndSwap(true, false) {
+		s.reason.Store(&reason)
+	}
 }
 
 // decrypt takes what was read, on the loop.
@@ -285,11 +305,10 @@ func (c *conn) decrypt(b []byte) {
 		return
 	}
 	err := s.session.Open(b, c.receive)
-	if s.session.OutputLen() > 0 && errors.Is(s.link.FlushSealer(), link.ErrFull) {
-		c.abort(ErrSlowConsumer)
-		return
-	}
+	full := s.session.OutputLen() > 0 && errors.Is(s.link.FlushSealer(), link.ErrFull)
 	switch {
+	case err == nil && full:
+		c.abort(ErrSlowConsumer)
 	case err == nil:
 	case err == io.EOF: // close_notify
 		c.Close(ErrPeerClosed)

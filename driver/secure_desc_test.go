@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -391,4 +392,83 @@ func TestTLSConfigHasTheLastWord(t *testing.T) {
 		panics.Store(false)
 		requireServes(t, server, events, developmentDesc())
 	})
+}
+
+// TestTLSConfigAddsToTheVerification, and takes nothing of it away but what it says: InsecureSkipVerify with a nil VerifyConnection.
+func TestTLSConfigAddsToTheVerification(t *testing.T) {
+	id := newIdentity(t, template{name: "game.example.com", san: true})
+	server, _ := newSecureServer(t, driver.Config{}, driver.SecureDesc{CertificatePEM: id.certPEM, PrivateKeyPEM: id.keyPEM})
+	stranger := newIdentity(t, template{name: "stranger"})
+	own := func(c *tls.Config) { c.VerifyConnection = func(tls.ConnectionState) error { return nil } }
+	for name, test := range map[string]struct {
+		authority []byte
+		hook      func(*tls.Config)
+		connects  bool
+	}{
+		"a check of its own":                       {id.certPEM, own, true},
+		"a check of its own and another authority": {stranger.certPEM, own, false},
+		"a check of its own that fails":            {id.certPEM, func(c *tls.Config) { c.VerifyConnection = func(tls.ConnectionState) error { return errKicked } }, false},
+		"the name":                                 {id.certPEM, func(c *tls.Config) { c.ServerName = "game.example.com" }, true},
+		"another name":                             {id.certPEM, func(c *tls.Config) { c.ServerName = "other.example.com" }, false},
+		"another time":                             {id.certPEM, func(c *tls.Config) { c.Time = func() time.Time { return time.Unix(0, 0) } }, false},
+		"other authorities":                        {id.certPEM, func(c *tls.Config) { c.RootCAs = x509.NewCertPool() }, false},
+		"no verification":                          {stranger.certPEM, func(c *tls.Config) { c.InsecureSkipVerify, c.VerifyConnection = true, nil }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			client, events := newSecureDriver(t, driver.Config{}, driver.SecureDesc{CertificateAuthorityPEM: test.authority, TLSConfig: test.hook})
+			require.NoError(t, client.ConnectTo(addrOf(server)))
+			eventually(t, "an outcome", func() bool { e, d := events.counts(); return e+d > 0 })
+			established, _ := events.counts()
+			require.Equal(t, test.connects, established == 1)
+		})
+	}
+}
+
+func TestReloadSecurityKeepsAServersCertificate(t *testing.T) {
+	server, _ := newSecureServer(t, driver.Config{}, developmentDesc())
+	err := server.ReloadSecurity(driver.SecureDesc{}) // e.g. of files that could not be read
+	require.ErrorIs(t, err, driver.ErrSecureCert)
+	require.ErrorContains(t, err, "a server needs SecureDesc.CertificatePEM")
+	client, _ := newSecureDriver(t, driver.Config{}, developmentDesc())
+	connect(t, client, server)
+}
+
+// TestTLSOfWhoIsGone: also the last event tells who it was.
+func TestTLSOfWhoIsGone(t *testing.T) {
+	for _, dispatch := range []driver.Dispatch{driver.DispatchOnLoop, driver.DispatchOnUpdate} {
+		desc := developmentDesc()
+		desc.AuthenticateClient = true
+		server, err := driver.NewSecure(driver.Config{Dispatch: dispatch})
+		require.NoError(t, err)
+		defer server.Close()
+		seen := make(chan int, 2)
+		note := func(ev driver.Event) {
+			state, _ := ev.Conn.TLS()
+			seen <- len(state.PeerCertificates)
+		}
+		server.Events().Subscribe(driver.SubscriberFuncs{Established: note, Disconnected: note})
+		require.NoError(t, server.InitializeSecurity(driver.Bind{Address: "127.0.0.1"}, desc))
+		require.NoError(t, server.StartListen(0))
+		pair, err := tls.X509KeyPair(desc.CertificatePEM, desc.PrivateKeyPEM)
+		require.NoError(t, err)
+		nc := tls.Client(dial(t, server), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}})
+		require.NoError(t, nc.Handshake())
+		require.NoError(t, nc.Close())
+		eventually(t, "both events", func() bool { server.Update(); return len(seen) == 2 })
+		require.Equal(t, []int{1, 1}, []int{<-seen, <-seen})
+	}
+}
+
+// TestDamagedRecordWhileMuchIsQueued: the reason is the record.
+func TestDamagedRecordWhileMuchIsQueued(t *testing.T) {
+	const size = 16 << 20
+	server, events := newSecureServer(t, driver.Config{Framing: driver.LengthPrefix32BE, MaxPacketSize: size}, developmentDesc())
+	raw := dial(t, server)
+	require.NoError(t, tls.Client(raw, &tls.Config{InsecureSkipVerify: true}).Handshake())
+	c := events.waitEstablished(t, 1).Conn
+	require.NoError(t, c.Send(make([]byte, size)))
+	eventually(t, "a full socket", func() bool { return c.Stats().BytesSent > 100_000 })
+	_, err := raw.Write(append([]byte{23, 3, 3, 0, 40}, make([]byte, 40)...))
+	require.NoError(t, err)
+	require.ErrorContains(t, events.waitDisconnected(t, 1).Reason, "bad record MAC")
 }

@@ -65,34 +65,41 @@ func (d *SecureDesc) configs() (*tlsConfigs, error) {
 	client.RootCAs = authorities
 	client.ServerName = d.ServerName
 	client.ClientSessionCache = tls.NewLRUClientSessionCache(clientSessions)
-	if d.ServerName == "" && authorities != nil {
+	anyName := d.ServerName == "" && authorities != nil
+	if anyName {
 		// crypto/tls verifies the chain and the name together or not at all: the chain alone is verified here, in
 		// the one callback that resumed sessions go through as well.
 		client.InsecureSkipVerify = true
-		client.VerifyConnection = verifyChain(authorities)
+		client.VerifyConnection = func(tls.ConnectionState) error { return nil } // stands for verifyAnyName, which is to come first
 	}
 	if d.TLSConfig != nil {
 		d.TLSConfig(server)
 		d.TLSConfig(client)
 	}
+	if anyName && client.VerifyConnection != nil { // TLSConfig may have set its own, or nil: no verification
+		client.VerifyConnection = verifyAnyName(client, client.VerifyConnection)
+	}
 	return &tlsConfigs{server: server, client: client}, nil
 }
 
-// verifyChain verifies that the peer's certificate is of one of the authorities, and valid now, and not its name.
-func verifyChain(authorities *x509.CertPool) func(tls.ConnectionState) error {
+// verifyAnyName verifies that the peer's certificate is of one of c's authorities, and valid now, but its name only if c has one; then
+// it is for next to decide.
+func verifyAnyName(c *tls.Config, next func(tls.ConnectionState) error) func(tls.ConnectionState) error {
 	return func(state tls.ConnectionState) error {
 		if len(state.PeerCertificates) == 0 {
 			return errors.New("driver: the server presented no certificate")
 		}
-		intermediates := x509.NewCertPool()
+		options := x509.VerifyOptions{Roots: c.RootCAs, Intermediates: x509.NewCertPool(), DNSName: c.ServerName}
 		for _, certificate := range state.PeerCertificates[1:] {
-			intermediates.AddCert(certificate)
+			options.Intermediates.AddCert(certificate)
 		}
-		_, err := state.PeerCertificates[0].Verify(x509.VerifyOptions{Roots: authorities, Intermediates: intermediates})
-		if err != nil {
+		if c.Time != nil {
+			options.CurrentTime = c.Time()
+		}
+		if _, err := state.PeerCertificates[0].Verify(options); err != nil {
 			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
 		}
-		return nil
+		return next(state)
 	}
 }
 
@@ -135,6 +142,7 @@ func (d *SecureDesc) authorities() (*x509.CertPool, error) {
 }
 
 func parseCertificates(field string, data []byte) (certificates []*x509.Certificate, err error) {
+	all := data
 	for {
 		var block *pem.Block
 		if block, data = pem.Decode(data); block == nil {
@@ -149,8 +157,11 @@ func parseCertificates(field string, data []byte) (certificates []*x509.Certific
 		}
 		certificates = append(certificates, certificate)
 	}
-	if len(certificates) == 0 {
+	switch begun := bytes.Count(all, []byte("-----BEGIN CERTIFICATE-----")); { // pem.Decode skips what it cannot read
+	case len(certificates) == 0:
 		return nil, fmt.Errorf("SecureDesc.%s has no certificate in PEM form", field)
+	case len(certificates) < begun:
+		return nil, fmt.Errorf("SecureDesc.%s: %d of %d certificates are not in PEM form", field, begun-len(certificates), begun)
 	}
 	return certificates, nil
 }
@@ -174,8 +185,10 @@ func checkKey(data []byte) error {
 func secureError(code ResultCode, err error) error { return &Error{Code: code, Err: err} }
 
 // serverErr is why there is no accepting connections with this configuration.
-func (s *security) serverErr() error {
-	c := s.configs.Load().server
+func (s *security) serverErr() error { return s.configs.Load().serverErr() }
+
+func (t *tlsConfigs) serverErr() error {
+	c := t.server
 	if len(c.Certificates) == 0 && c.GetCertificate == nil && c.GetConfigForClient == nil {
 		return errors.New("a server needs SecureDesc.CertificatePEM and PrivateKeyPEM")
 	}

@@ -19,7 +19,7 @@ type security struct {
 	// Guarded by mu.
 	mu      sync.Mutex
 	work    sync.Cond // jobs or stopped changed
-	jobs    []*conn   // in order; each at most once, so that MaxConnections bounds them
+	jobs    []*conn   // in order; each at most once, and holds its connection's slot, so that MaxConnections bounds them
 	started bool      // the workers are there
 	stopped bool
 }
@@ -55,6 +55,7 @@ func (s *security) submit(c *conn) {
 		}
 	}
 	c.secure.steps++
+	c.hold()
 	s.jobs = append(s.jobs, c)
 	s.mu.Unlock()
 	s.work.Signal()

@@ -62,6 +62,13 @@ func (s *Session) Feed(ciphertext []byte) (step bool) {
 	return false
 }
 
+// Begun reports that a Step has begun: before that the peer has had nothing from us. Any goroutine.
+func (s *Session) Begun() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.hs == nil || s.hs.resume != nil
+}
+
 // Buffered returns how many bytes wait for Step or Open. After a Step that was not done that is at most one incomplete
 // record (18,436 bytes) plus what was fed since. Any goroutine.
 func (s *Session) Buffered() int {
@@ -176,6 +183,7 @@ func (s *Session) finishLocked(err error) {
 		return
 	}
 	s.moveLocked(StateEstablished)
+	s.done.Store(true)
 	if s.in != nil && s.in.empty() {
 		s.dropInputLocked()
 	}

@@ -69,3 +69,53 @@ func liveBytes() int {
 	runtime.ReadMemStats(&m)
 	return int(m.HeapAlloc + m.StackInuse)
 }
+
+// TestPeerWithoutData: what is no data is bounded, in the memory that it takes and in what it costs.
+func TestPeerWithoutData(t *testing.T) {
+	t.Run("a message without an end", func(t *testing.T) {
+		peer, server := newRawPeer(t)
+		const length = 256 << 10 // as much as crypto/tls keeps
+		server.receive(peer.out.seal(typeHandshake, "\x0b\x04\x00\x00"))
+		sent := 0
+		for ; server.err == nil && sent < length; sent += 3000 {
+			server.receive(peer.out.seal(typeHandshake, string(make([]byte, 3000))))
+		}
+		require.ErrorIs(t, server.err, tlsadapter.ErrUseless)
+		require.Less(t, sent, 64<<10)
+	})
+	t.Run("key updates", func(t *testing.T) {
+		peer, server := newRawPeer(t)
+		updates := 0
+		for ; server.err == nil && updates < 10_000; updates += 15 {
+			for range 15 { // crypto/tls itself allows 16 without data between them
+				server.receive(peer.out.seal(typeHandshake, "\x18\x00\x00\x01\x01"))
+				peer.out.update()
+			}
+			server.receive(peer.out.seal(typeApplication, "x"))
+		}
+		require.ErrorIs(t, server.err, tlsadapter.ErrUseless)
+		require.Less(t, updates, 3000)
+	})
+	t.Run("a key update now and then", func(t *testing.T) {
+		peer, server := newRawPeer(t)
+		for range 5000 {
+			server.receive(peer.out.seal(typeHandshake, "\x18\x00\x00\x01\x00"))
+			peer.out.update()
+			server.receive(peer.out.seal(typeApplication, "x"))
+		}
+		require.NoError(t, server.err)
+	})
+	t.Run("the smallest and the largest records", func(t *testing.T) {
+		peer, server := newRawPeer(t)
+		for range 5000 {
+			server.receive(peer.out.seal(typeApplication, "x"))
+		}
+		large := peer.out.seal(typeApplication, string(make([]byte, 16<<10)))
+		for len(large) > 0 { // in pieces
+			n := min(len(large), 100)
+			server.receive(large[:n])
+			large = large[n:]
+		}
+		require.NoError(t, server.err)
+	})
+}

@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"sync/atomic"
 )
 
 // Session is one TLS session, client or server, over buffers. See the package documentation for who calls what.
@@ -16,9 +17,13 @@ type Session struct {
 	// Immutable.
 	tls *tls.Conn
 
+	// Atomic.
+	done atomic.Bool // the handshake is
+
 	// Owned by whoever reads: the handshake's coroutine, then the caller of Open.
-	at  cursor
-	src []byte // Open's input that crypto/tls has not asked for yet
+	at      cursor
+	useless int32  // ciphertext that Open has read for no plaintext; see maxUseless
+	src     []byte // Open's input that crypto/tls has not asked for yet
 
 	// Guarded by mu, a leaf: nothing is called and nothing computed with it held.
 	mu    sync.Mutex
@@ -57,11 +62,16 @@ func (s *Session) State() State {
 	return s.state
 }
 
-// ConnectionState returns what was negotiated; the zero value during the handshake and after Abort. Any goroutine.
+// ConnectionState returns what was negotiated; the zero value during the handshake and after Abort of one
+// that had not come to its end. Any goroutine.
 func (s *Session) ConnectionState() tls.ConnectionState {
 	switch s.State() {
-	case StateHandshaking, StateAborted: // crypto/tls holds its lock for as long as the handshake takes
+	case StateHandshaking: // crypto/tls holds its lock for as long as the handshake takes
 		return tls.ConnectionState{}
+	case StateAborted:
+		if !s.done.Load() {
+			return tls.ConnectionState{}
+		}
 	}
 	return s.tls.ConnectionState()
 }
@@ -96,7 +106,15 @@ func (s *Session) Open(ciphertext []byte, deliver func(plain []byte)) error {
 		inputPool.put(in)
 	}()
 	for len(s.src) > 0 { // one record each: Read empties crypto/tls, as plain has room for any
+		before := len(s.src)
 		n, err := s.tls.Read(plain[:])
+		s.useless += int32(before - len(s.src))
+		if n > 0 {
+			s.useless = max(0, s.useless-int32(n)-recordOverhead)
+		}
+		if s.useless > maxUseless && (err == nil || err == errNoInput) {
+			return s.fail(ErrUseless)
+		}
 		if n > 0 {
 			deliver(plain[:n])
 			if err := s.readable(); err != nil {
@@ -260,6 +278,14 @@ func (s *Session) Detach(nc net.Conn) (*tls.Conn, error) {
 	}
 	return s.tls, nil
 }
+
+// A peer may send much that is no plaintext: key updates, each of which derives keys, and the beginning of a message that crypto/tls keeps
+// up to 256 KiB of. It is ended when there was maxUseless more of that than of plaintext: the largest record, in pieces, and tickets
+// and key updates are less. recordOverhead is what a record of plaintext has besides, and something on top.
+const (
+	maxUseless     = 48 << 10
+	recordOverhead = 64
+)
 
 // recordLimit is the most plaintext that Seal puts into one record. A peer on crypto/tls keeps, for the life of the session,
 // an input buffer for the largest record it ever got: with 16 KiB records every idle connection to a peer like us would
