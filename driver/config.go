@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net"
 	"net/netip"
 	"runtime"
@@ -143,7 +144,8 @@ type Config struct {
 	OutboundBufferSize int // per connection, bytes waiting for the socket; at least one packet; 0: 64 KiB
 
 	// OnPacket, if set, gets every packet where the connection is read, on its event loop or, in package stdnet, its goroutine, in
-	// order; packet is valid until it returns, and it must not block. If nil, packets wait for Receive.
+	// order; packet is valid until it returns, and it must not block, nor end its goroutine (runtime.Goexit, FailNow of testing). If nil,
+	// packets wait for Receive.
 	OnPacket func(c Conn, packet []byte)
 
 	Framing    Framing      // nil: LengthPrefix16BE, GridMate's wire format
@@ -165,7 +167,7 @@ type Config struct {
 
 	// Limits on what one peer may take; 0: none.
 	MaxConnectionsPerIP int // accepted connections; an IPv6 peer counts by its /64
-	PacketsPerSecond    int // per connection, token bucket of one second's worth
+	PacketsPerSecond    int // per connection, token bucket of one second's worth, and of the time that reading was paused
 	BytesPerSecond      int // likewise; exceeding either ends the connection with ErrRateLimited
 
 	// TrustedProxies are the load balancers in front: an accepted connection from one of these networks must begin with a PROXY
@@ -232,6 +234,12 @@ func (c Config) WithDefaults() (Config, error) {
 	if c.Framing == nil {
 		c.Framing = LengthPrefix16BE
 	}
+	if most := c.Framing.MaxPacketSize(); most <= 0 {
+		errs = append(errs, fmt.Errorf("Config.Framing has a MaxPacketSize of %d", most))
+	}
+	if n := c.Framing.Overhead(); n < 0 {
+		errs = append(errs, fmt.Errorf("Config.Framing has an Overhead of %d", n))
+	}
 	setDefault(&c.MaxPacketSize, min(DefaultMaxPacketSize, c.Framing.MaxPacketSize()))
 	if most := c.Framing.MaxPacketSize(); c.MaxPacketSize > most {
 		errs = append(errs, fmt.Errorf("Config.MaxPacketSize %d is more than the %d that Config.Framing can express", c.MaxPacketSize, most))
@@ -245,6 +253,12 @@ func (c Config) WithDefaults() (Config, error) {
 	setDefault(&c.StallTimeout, DefaultStallTimeout)
 	setDefault(&c.LingerTimeout, DefaultLingerTimeout)
 	setDefault(&c.ProxyTimeout, DefaultProxyTimeout)
+	const forever = 10 * 365 * 24 * time.Hour // ten of it, and now, are still a time
+	for _, d := range []*time.Duration{&c.ConnectTimeout, &c.HandshakeTimeout, &c.LoginTimeout, &c.IdleTimeout, &c.StallTimeout, &c.LingerTimeout, &c.ProxyTimeout, &c.ShutdownSpread} {
+		*d = min(*d, forever)
+	}
+	const unlimited = math.MaxInt / 4
+	c.InboundBufferSize, c.OutboundBufferSize = min(c.InboundBufferSize, unlimited), min(c.OutboundBufferSize, unlimited)
 	c.TrustedProxies = slices.Clone(c.TrustedProxies)
 	for i, p := range c.TrustedProxies {
 		const mapped = 96                            // bits of ::ffff:0:0/96

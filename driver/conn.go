@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/valyala/bytebufferpool"
@@ -28,6 +29,7 @@ type conn struct {
 	secure  *secure  // nil without TLS
 	inbound bool
 	perIP   bool // counted in core.perIP
+	direct  bool // accepted here, from the peer itself
 
 	// Owned by the loop.
 	registered bool
@@ -122,9 +124,29 @@ func (c *conn) Authenticated() {
 	}
 }
 
-func (c *conn) PauseReading() { c.link.Pause(pauseUser) }
+func (c *conn) PauseReading() { c.pause(pauseUser) }
 
-func (c *conn) ResumeReading() { c.link.Resume(pauseUser) }
+func (c *conn) ResumeReading() { c.resume(pauseUser) }
+
+// pause stops reading. What the peer sends meanwhile is not held against it, when it comes all at once.
+func (c *conn) pause(p link.Pause) {
+	if c.limiter != nil {
+		c.limiter.pause()
+	}
+	c.link.Pause(p)
+}
+
+func (c *conn) resume(p link.Pause) {
+	if c.limiter == nil {
+		c.link.Resume(p)
+		return
+	}
+	c.limiter.resume() // before the next read
+	c.link.Resume(p)
+	if c.link.Paused() { // for another reason
+		c.limiter.pause()
+	}
+}
 
 func (c *conn) Stats() ConnStats {
 	s := ConnStats{
@@ -212,7 +234,7 @@ func (c *conn) begin() {
 // establish makes the connection one that the application sees.
 func (c *conn) establish() {
 	core := c.core
-	if !core.registry.add(c) {
+	if !c.register() {
 		if c.inbound {
 			core.counters.acceptsRefused.Add(1)
 		}
@@ -241,6 +263,23 @@ func (c *conn) establish() {
 	if b := c.takeUnread(); b != nil {
 		c.receive(b)
 	}
+}
+
+// register enters the connection under its address; false where that is somebody else's. Who comes from the same address and port to the
+// same as before has left without a word: the kernel lets no two live.
+func (c *conn) register() bool {
+	old := c.core.registry.add(c, nil)
+	for old != nil {
+		if !c.direct || !old.direct || c.LocalAddr() != old.LocalAddr() {
+			return false
+		}
+		other := c.core.registry.add(c, old)
+		if other == nil {
+			old.abort(os.NewSyscallError("read", syscall.ECONNRESET))
+		}
+		old = other
+	}
+	return true
 }
 
 // OnWake implements link.Handler.
@@ -282,14 +321,15 @@ func (c *conn) close(cause error) {
 	core, remote := c.core, c.RemoteAddr()
 	reason := c.reasonOf(cause)
 	core.notPending(c)
-	if c.secure != nil {
+	hijacked := cause == ErrHijacked // and not the application's own reason
+	if c.secure != nil && !hijacked {
 		if own := c.secure.reason.Load(); own != nil {
 			reason = *own
 		}
 		reason = c.endSession(reason)
 	}
 	c.uncount()
-	if reason == ErrHijacked {
+	if hijacked {
 		c.keepUnread()
 	}
 	c.keep(nil)

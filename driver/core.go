@@ -42,6 +42,8 @@ type core struct {
 	ends        ends
 	stripes     [16]stripe
 
+	wrongListener sync.Once // is logged
+
 	// tasks are the goroutines that dial and accept.
 	tasks sync.WaitGroup
 
@@ -221,8 +223,25 @@ func (d *core) ready(op string, code ResultCode, addr netip.AddrPort) error {
 
 // Receive implements Driver.
 func (d *core) Receive(buf []byte) (int, netip.AddrPort, error) {
-	fail := func(cause error) (int, netip.AddrPort, error) {
-		return 0, netip.AddrPort{}, &Error{Op: "Receive", Code: ErrReceive, Err: cause}
+	n, c, err := d.receive("Receive", buf)
+	if c == nil {
+		return n, netip.AddrPort{}, err
+	}
+	return n, c.RemoteAddr(), err
+}
+
+// ReceiveConn is Receive that tells the connection, with its Value, also when that has ended since; nil where there is no packet.
+func (d *core) ReceiveConn(buf []byte) (int, Conn, error) {
+	n, c, err := d.receive("ReceiveConn", buf)
+	if c == nil {
+		return n, nil, err
+	}
+	return n, c, err
+}
+
+func (d *core) receive(op string, buf []byte) (int, *conn, error) {
+	fail := func(cause error) (int, *conn, error) {
+		return 0, nil, &Error{Op: op, Code: ErrReceive, Err: cause}
 	}
 	if d.inbox == nil {
 		return fail(errPushed)
@@ -232,17 +251,16 @@ func (d *core) Receive(buf []byte) (int, netip.AddrPort, error) {
 		m := d.inbox.pop()
 		if m == nil {
 			if over {
-				if err := d.ready("Receive", ErrReceive, netip.AddrPort{}); err != nil {
-					return 0, netip.AddrPort{}, err
+				if err := d.ready(op, ErrReceive, netip.AddrPort{}); err != nil {
+					return 0, nil, err
 				}
 			}
-			return 0, netip.AddrPort{}, nil
+			return 0, nil, nil
 		}
 		n, more, last, err := m.take(buf)
-		from := m.conn.RemoteAddr()
 		if err != nil {
 			d.inbox.pushFront(m)
-			return n, from, &Error{Op: "Receive", Code: ErrReceive, Address: from, Err: err}
+			return n, m.conn, &Error{Op: op, Code: ErrReceive, Address: m.conn.RemoteAddr(), Err: err}
 		}
 		if more {
 			d.inbox.push(m)
@@ -251,7 +269,7 @@ func (d *core) Receive(buf []byte) (int, netip.AddrPort, error) {
 			m.conn.release()
 		}
 		if n > 0 {
-			return n, from, nil
+			return n, m.conn, nil
 		}
 	}
 }
@@ -361,4 +379,19 @@ func (d *core) logPanic(addr netip.AddrPort, v any, stack []byte) {
 		stack = debug.Stack()
 	}
 	d.cfg.Logger.Error("driver: a callback panicked", "addr", addr, "panic", v, "stack", string(stack))
+}
+
+// split is Framing.Split, held to its contract.
+func (d *core) split(b []byte) (packet []byte, n int, err error) {
+	most := d.cfg.MaxPacketSize
+	packet, n, err = d.cfg.Framing.Split(b, most)
+	switch {
+	case err != nil:
+		return nil, 0, err
+	case n == 0 && len(b)-d.overhead >= most:
+		return nil, 0, fmt.Errorf("%w: no frame in %d bytes", ErrProtocol, len(b))
+	case n < 0 || n > len(b):
+		return nil, 0, fmt.Errorf("%w: Config.Framing found a frame of %d bytes in %d", ErrProtocol, n, len(b))
+	}
+	return packet, n, nil
 }

@@ -46,9 +46,12 @@ type Driver interface {
 	// Receive copies the next packet into buf: n == 0 with a nil error means none is waiting. It does not block.
 	// Connections take turns. A buf too small for the packet is ErrReceive wrapping io.ErrShortBuffer, n is the
 	// size that it takes, and the packet stays first in line. What a connection received before it ended can
-	// still be received.
+	// still be received: after its Disconnected, so that who forgets a player there has to receive what is left first; and with
+	// DispatchOnUpdate a packet may be received before the Update that brings its Established. ReceiveConn, of a
+	// Stream and a SecureStream, tells whose it is.
 	Receive(buf []byte) (n int, from netip.AddrPort, err error)
-	// WaitForData blocks until Receive has something, ctx is done, or the driver is closed.
+	// WaitForData blocks until Receive has something, ctx is done, or the driver is closed. It must not be called in a callback, whose
+	// event loop would bring the data.
 	WaitForData(ctx context.Context) error
 	// Update delivers queued events on the caller's goroutine; see DispatchOnUpdate.
 	Update()
@@ -144,7 +147,7 @@ type Stats struct {
 	ConnectsFailed   uint64 // ConnectTo that failed
 	HandshakesFailed uint64 // accepted connections whose TLS handshake failed
 	AcceptErrors     uint64 // failed accepts, e.g. for want of descriptors
-	AcceptsRefused   uint64 // accepted and closed: over MaxConnectionsPerIP, or an address already connected
+	AcceptsRefused   uint64 // accepted and closed: over MaxConnectionsPerIP, an address already connected, not TCP
 
 	LoopLatency time.Duration // how long the slowest event loop takes to get to what it is asked to do; sampled each 100 ms
 	LoopsHeldUp uint64        // times that a loop was late by 100 ms or more: a callback that takes long, or too much to do

@@ -33,6 +33,11 @@ var endReasons = [...]error{ErrPeerClosed, ErrDisconnected, ErrShutdown, ErrIdle
 	ErrProtocol, ErrRateLimited, ErrSlowConsumer, ErrPanic, ErrHijacked}
 
 func (e *ends) count(reason error) {
+	defer func() {
+		if recover() != nil { // of the application's own
+			e.disconnected.Add(1)
+		}
+	}()
 	for i, r := range endReasons {
 		if errors.Is(reason, r) {
 			e.byReason[i].Add(1)

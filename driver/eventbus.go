@@ -34,7 +34,8 @@ type Event struct {
 
 // Subscriber is told of connects and disconnects: GridMate's StreamSocketDriverEvents. The calls come where the
 // connection is read, and must not block there, or in Update: see Config.Dispatch. Those for one connection come one after the
-// other, in order; those for different connections may come at the same time.
+// other, in order; those for different connections may come at the same time, also where one takes the address of another that has
+// just ended: who keeps a map by address compares Event.Conn.
 type Subscriber interface {
 	OnConnectionEstablished(Event)
 	OnConnectionDisconnected(Event)

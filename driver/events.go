@@ -1,6 +1,7 @@
 package driver
 
 import (
+	"math"
 	"runtime"
 	"strings"
 	"sync"
@@ -77,24 +78,24 @@ func (d *core) Update() {
 		return
 	}
 	defer d.queue.delivering.Unlock()
-	d.deliverQueued()
+	d.deliverQueued(d.queue.len())
 }
 
 // deliverRest delivers what is queued when the driver closes, after the Update that is under way.
 func (d *core) deliverRest() {
 	if !d.queue.delivering.TryLock() {
 		if inUpdate() { // this goroutine's
-			d.deliverQueued()
+			d.deliverQueued(math.MaxInt)
 			return
 		}
 		d.queue.delivering.Lock()
 	}
 	defer d.queue.delivering.Unlock()
-	d.deliverQueued()
+	d.deliverQueued(math.MaxInt)
 }
 
-func (d *core) deliverQueued() {
-	for {
+func (d *core) deliverQueued(most int) {
+	for range most {
 		e, ok := d.queue.take()
 		if !ok {
 			return
@@ -145,4 +146,10 @@ func calledBy(functions ...string) bool {
 			return false
 		}
 	}
+}
+
+func (q *eventQueue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.events) - q.next
 }

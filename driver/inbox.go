@@ -58,7 +58,7 @@ func (m *mailbox) put(b []byte) (packets int, err error) {
 	cfg := &m.conn.core.cfg
 	for err == nil && m.whole < len(m.buf.B) {
 		var n int
-		_, n, err = cfg.Framing.Split(m.buf.B[m.whole:], cfg.MaxPacketSize)
+		_, n, err = m.conn.core.split(m.buf.B[m.whole:])
 		if n == 0 {
 			break
 		}
@@ -72,7 +72,7 @@ func (m *mailbox) put(b []byte) (packets int, err error) {
 	}
 	if m.packets > 0 && len(m.buf.B)-m.taken >= cfg.InboundBufferSize && !m.paused {
 		m.paused = true
-		m.conn.link.Pause(pauseInbound)
+		m.conn.pause(pauseInbound)
 	}
 	return packets, err
 }
@@ -107,7 +107,7 @@ func (m *mailbox) take(dst []byte) (n int, more, last bool, err error) {
 	if m.paused && (m.packets == 0 || m.sizeLocked() <= cfg.InboundBufferSize/2) {
 		// Without a packet to receive, what is left is the beginning of one, which needs the rest.
 		m.paused = false
-		m.conn.link.Resume(pauseInbound)
+		m.conn.resume(pauseInbound)
 	}
 	return n, more, m.ended && !more, nil
 }

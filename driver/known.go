@@ -25,7 +25,8 @@ func WithUnread(nc net.Conn, br *bufio.Reader) net.Conn {
 
 // WithRemoteAddr is nc as a connection from addr: the player whose address something in front has told, where the socket's is
 // the load balancer's. Driver.Adopt takes the peer to be addr. What Hijack returns has it already; to another process it has to be told
-// beside the descriptor. nc may not be used afterwards. An addr that is not valid changes nothing.
+// beside the descriptor. It is the connection's key, with its port: no two may have the same. nc may not be used afterwards. An addr that is
+// not valid changes nothing.
 func WithRemoteAddr(nc net.Conn, addr netip.AddrPort) net.Conn { return known(nc, nil, addr) }
 
 // known is nc with b before what else it has unread, and as one from remote, if that is valid.
@@ -33,6 +34,7 @@ func known(nc net.Conn, b []byte, remote netip.AddrPort) net.Conn {
 	if len(b) == 0 && !remote.IsValid() {
 		return nc
 	}
+	remote = key(remote)
 	more := &beyond{unread: b, remote: remote}
 	switch nc := nc.(type) {
 	case *net.TCPConn:
@@ -118,9 +120,12 @@ func (c *knownTCPConn) RemoteAddr() net.Addr { return c.beyond.remoteAddr(c.TCPC
 
 // WriteTo implements io.WriterTo, for io.Copy, which else would use the embedded one's.
 func (c *knownTCPConn) WriteTo(w io.Writer) (int64, error) {
-	n, err := w.Write(c.beyond.take())
-	if err != nil {
-		return int64(n), err
+	var n int
+	if unread := c.beyond.take(); len(unread) > 0 {
+		var err error
+		if n, err = w.Write(unread); err != nil {
+			return int64(n), err
+		}
 	}
 	m, err := io.Copy(w, c.TCPConn)
 	return int64(n) + m, err

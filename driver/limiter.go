@@ -10,6 +10,40 @@ import (
 type limiter struct {
 	packets, bytes bucket
 	received       uint64 // bytes counted, where the link tells
+
+	// Guarded by mu, a leaf. Any goroutine.
+	mu     sync.Mutex
+	since  time.Time     // reading is paused; zero: it is not
+	unread time.Duration // paused since credit was last taken
+}
+
+func (l *limiter) pause() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.since.IsZero() {
+		l.since = time.Now()
+	}
+}
+
+func (l *limiter) resume() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.since.IsZero() {
+		l.unread += time.Since(l.since)
+		l.since = time.Time{}
+	}
+}
+
+// credit lets so much more come as a peer that keeps to its rate has sent while nothing was read.
+func (l *limiter) credit() {
+	l.mu.Lock()
+	unread := l.unread
+	l.unread = 0
+	l.mu.Unlock()
+	if unread > 0 {
+		l.packets.credit(unread)
+		l.bytes.credit(unread)
+	}
 }
 
 func newLimiter(cfg *Config) *limiter {
@@ -24,6 +58,7 @@ func newLimiter(cfg *Config) *limiter {
 type bucket struct {
 	rate   float64 // per second; 0: no limit
 	tokens float64
+	extra  float64 // beyond one second's worth: for what came while nothing was read
 	filled time.Time
 }
 
@@ -39,12 +74,18 @@ func (b *bucket) take(n int) bool {
 	now := time.Now()
 	b.tokens = min(b.rate, b.tokens+now.Sub(b.filled).Seconds()*b.rate)
 	b.filled = now
-	if b.tokens < float64(n) {
+	if b.tokens+b.extra < float64(n) {
 		return false
 	}
 	b.tokens -= float64(n)
+	if b.tokens < 0 {
+		b.extra += b.tokens
+		b.tokens = 0
+	}
 	return true
 }
+
+func (b *bucket) credit(d time.Duration) { b.extra += d.Seconds() * b.rate }
 
 // perIP counts the accepted connections of each peer: an IPv4 address, or an IPv6 /64. Any goroutine.
 type perIP struct {

@@ -31,6 +31,10 @@ func (d *core) StartListenOn(ln net.Listener) error {
 	if ln == nil {
 		return &Error{Op: "StartListenOn", Code: ErrSocketListen, Err: errors.New("nil listener")}
 	}
+	if _, ok := ln.Addr().(*net.TCPAddr); !ok {
+		ln.Close()
+		return &Error{Op: "StartListenOn", Code: ErrSocketListen, Err: fmt.Errorf("a listener on %v, which is no TCP address", ln.Addr())}
+	}
 	if err := d.mayListenLocked("StartListenOn"); err != nil {
 		ln.Close()
 		return err
@@ -104,7 +108,7 @@ func (d *core) stopListenLocked() error {
 func (d *core) IsListening() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.acceptor != nil
+	return d.acceptor != nil && !d.acceptor.Over()
 }
 
 // Port implements Driver.
@@ -126,6 +130,8 @@ func (d *core) accept(nc net.Conn) error {
 	tc, more, err := tcpConn(nc)
 	if err != nil {
 		nc.Close()
+		d.counters.acceptsRefused.Add(1)
+		d.wrongListener.Do(func() { d.cfg.Logger.Warn("driver: the listener's connections cannot be taken", "err", err) })
 		return d.lost(c, fmt.Errorf("a listener's connection: %w", err))
 	}
 	c.setKnown(more)
@@ -133,8 +139,12 @@ func (d *core) accept(nc net.Conn) error {
 		nc.Close()
 		return d.lost(c, err)
 	}
-	if !more.remote.IsValid() && d.cfg.isProxy(tcp.AddrPort(tc.RemoteAddr()).Addr()) {
+	switch {
+	case more.remote.IsValid():
+	case d.cfg.isProxy(tcp.AddrPort(tc.RemoteAddr()).Addr()):
 		c.awaitHeader()
+	default:
+		c.direct = true
 	}
 	if err := d.attach(c, tc); err != nil {
 		return d.lost(c, err)

@@ -17,9 +17,12 @@ func (c *conn) OnData(b []byte) {
 			return
 		}
 	}
-	if c.limiter != nil && !c.limiter.bytes.take(c.onTheWire(b)) {
-		c.abort(ErrRateLimited)
-		return
+	if c.limiter != nil {
+		c.limiter.credit()
+		if !c.limiter.bytes.take(c.onTheWire(b)) {
+			c.abort(ErrRateLimited)
+			return
+		}
 	}
 	if c.secure != nil && c.secure.session != nil {
 		c.decrypt(b)
@@ -74,13 +77,12 @@ func (c *conn) receive(b []byte) {
 
 // deliver gives the whole packets in what was read so far to OnPacket, and keeps the rest.
 func (c *conn) deliver(b []byte) (packets int, err error) {
-	cfg := &c.core.cfg
 	if c.partial != nil {
 		c.partial.B = append(c.partial.B, b...)
 		b = c.partial.B
 	}
 	for len(b) > 0 {
-		packet, n, splitErr := cfg.Framing.Split(b, cfg.MaxPacketSize)
+		packet, n, splitErr := c.core.split(b)
 		if splitErr != nil || n == 0 {
 			err = splitErr
 			break

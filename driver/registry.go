@@ -53,14 +53,14 @@ func (s *registryShard) getLocked(k netip.AddrPort) *conn {
 	return s.v6[k]
 }
 
-// add enters c; false when its address is taken.
-func (r *registry) add(c *conn) bool {
+// add enters c, in the place of old, which may be nil. Where the address is somebody else's it does nothing, and returns that.
+func (r *registry) add(c, old *conn) (other *conn) {
 	k := key(c.RemoteAddr())
 	s := r.shard(k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.getLocked(k) != nil {
-		return false
+	if other = s.getLocked(k); other != nil && other != old {
+		return other
 	}
 	if s.v4 == nil {
 		s.v4, s.v6 = make(map[uint64]*conn), make(map[netip.AddrPort]*conn)
@@ -70,7 +70,7 @@ func (r *registry) add(c *conn) bool {
 	} else {
 		s.v6[k] = c
 	}
-	return true
+	return nil
 }
 
 // remove takes c out.

@@ -335,7 +335,7 @@ func (c *conn) SealEnd(dst []byte) ([]byte, error) {
 // endSession ends the session of a connection that ended, and completes its reason: the end of the stream without
 // close_notify may be an attacker's.
 func (c *conn) endSession(reason error) error {
-	if reason == ErrHijacked || c.secure.session == nil {
+	if c.secure.session == nil {
 		return reason
 	}
 	if reason == ErrPeerClosed {

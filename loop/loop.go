@@ -37,8 +37,9 @@ type Loop struct {
 	slow     atomic.Uint64 // times that it was held up
 	busy     atomic.Bool   // a callback has run since KeepAwake last asked
 
-	probe probe
-	wheel wheel
+	urgent urgent
+	probe  probe
+	wheel  wheel
 
 	// Guarded by mu, a leaf.
 	mu    sync.Mutex
@@ -84,6 +85,7 @@ func (h *handler) OnOpen(gc gnet.Conn) ([]byte, gnet.Action) {
 	if l.el == nil {
 		l.el = gc.EventLoop()
 	}
+	l.ignoreUrgent(gc.Fd())
 	c.mu.Lock()
 	c.attaching = false
 	c.reopened = true
@@ -148,11 +150,15 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	if eof && !c.idleLocked() && (c.State() == link.Open || c.State() == link.Draining) {
 		if fd, dupErr := l.engine.spare.dup(int(c.fd)); dupErr == nil {
 			l.drainAfterEOFLocked(c, fd)
+			l.takeSpareBack()
 			done := c.afterFlushLocked()
 			c.mu.Unlock()
 			done.run(c)
 			return gnet.None
 		}
+	}
+	if err == nil {
+		c.sealEndLocked() // the engine closes
 	}
 	c.fd = -1
 	switch {

@@ -80,7 +80,15 @@ func (c *Conn) leaveOnLoopLocked() (leaving gnet.Conn, ok bool) {
 	leaving = c.gc
 	c.unwatchLocked()
 	c.gc, c.fd = nil, int32(fd)
+	c.loop.takeSpareBack()
 	return leaving, true
+}
+
+// takeSpareBack does so when gnet has closed the copy that it is about to close, and before somebody else takes what is free then.
+func (l *Loop) takeSpareBack() {
+	if l.engine.spare.lent() {
+		l.execute(l.engine.spare.open)
+	}
 }
 
 // reattachOnLoopLocked is OnOpen of a connection that was parked.

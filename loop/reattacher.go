@@ -158,7 +158,13 @@ func (e *Engine) fileConn(fd int) (*net.TCPConn, error) {
 	defer f.Close()
 	noDelay, _ := syscall.GetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
 	keepAlive, _ := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE)
-	nc, err := net.FileConn(f)
+	var nc net.Conn
+	err := e.spare.lend(func() (err error) {
+		if nc, err = net.FileConn(f); err == nil {
+			f.Close() // makes room for the spare
+		}
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -27,20 +27,29 @@ func (c *Conn) queuedLocked() int {
 
 // Write implements link.Link.
 func (c *Conn) Write(enc link.Encoder, b []byte, most int) error {
-	push, err := c.enqueue(enc, b, most)
+	var done after
+	defer func() { done.run(c) }() // also when enc, which may be the application's, panics
+	push, err := c.enqueue(enc, b, most, &done)
 	if push {
 		c.loop.flusher.push(c)
 	}
 	return err
 }
 
-func (c *Conn) enqueue(enc link.Encoder, b []byte, most int) (push bool, err error) {
+func (c *Conn) enqueue(enc link.Encoder, b []byte, most int, done *after) (push bool, err error) {
 	c.mu.Lock()
-	defer c.mu.Unlock() // also when enc, which may be the application's, panics
+	defer c.mu.Unlock()
 	if c.State() != link.Open || c.broken {
 		return false, link.ErrClosed
 	}
-	if n := c.queuedLocked(); n > 0 && n+most > c.loop.engine.cfg.OutboundLimit {
+	if c.fullLocked(most) && !c.watched { // nobody has come to write yet: there may be room in the socket
+		c.flushLocked()
+		*done = c.afterFlushLocked()
+		if c.State() != link.Open || c.broken {
+			return false, link.ErrClosed
+		}
+	}
+	if c.fullLocked(most) {
 		c.starved = true
 		return false, link.ErrFull
 	}
@@ -50,6 +59,12 @@ func (c *Conn) enqueue(enc link.Encoder, b []byte, most int) (push bool, err err
 		c.out.append(enc, b, most)
 	}
 	return c.scheduleLocked(), nil
+}
+
+// fullLocked reports that there is no room for most bytes more. Where nothing is queued there always is.
+func (c *Conn) fullLocked(most int) bool {
+	n := c.queuedLocked()
+	return n > 0 && n+most > c.loop.engine.cfg.OutboundLimit
 }
 
 // idleLocked reports that nothing waits.

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 )
@@ -32,6 +33,9 @@ type Acceptor struct {
 
 	// accepting is held by the one goroutine that accepts; the others hand over what they accepted.
 	accepting sync.Mutex
+
+	// Atomic: somebody else has closed the listener.
+	over atomic.Bool
 
 	// Guarded by accepting.
 	delay   time.Duration // after a failure; 0: the last accept succeeded
@@ -232,6 +236,7 @@ func (a *Acceptor) recovered() {
 // the network was) shortly. The listener of the caller's own may also be closed by the caller: that is for good.
 func (a *Acceptor) backOff(err error) bool {
 	if errors.Is(err, net.ErrClosed) || errors.Is(err, syscall.EBADF) || errors.Is(err, syscall.EINVAL) {
+		a.over.Store(true)
 		<-a.stop
 		return false
 	}
@@ -248,6 +253,9 @@ func (a *Acceptor) backOff(err error) bool {
 		return false
 	}
 }
+
+// Over reports that the listener was closed by somebody else: nothing is accepted any more.
+func (a *Acceptor) Over() bool { return a.over.Load() }
 
 // Stop stops accepting and closes the listener. It does not wait; a connection that was accepted just before may
 // still be handed over. Idempotent.

@@ -1,0 +1,282 @@
+package driver_test
+
+import (
+	"context"
+	"io"
+	"math"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"gridstream/driver"
+	"gridstream/driver/stdnet"
+)
+
+// bothDrivers runs f with each implementation.
+func bothDrivers(t *testing.T, f func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder))) {
+	for name, newDriver := range map[string]func(driver.Config) (*driver.Stream, error){"loops": driver.New, "stdnet": stdnet.New} {
+		t.Run(name, func(t *testing.T) {
+			f(t, func(cfg driver.Config) (driver.Driver, *recorder) {
+				d, err := newDriver(cfg)
+				require.NoError(t, err)
+				t.Cleanup(func() { require.NoError(t, d.Close()) })
+				events := &recorder{}
+				d.Events().Subscribe(events)
+				require.NoError(t, d.Initialize(driver.Bind{Address: "127.0.0.1"}))
+				require.NoError(t, d.StartListen(0))
+				return d, events
+			})
+		})
+	}
+}
+
+// brokenReason panics where somebody looks into it, as a nil pointer of such a type does.
+type brokenReason struct{ cause error }
+
+func (r *brokenReason) Error() string { return "broken" }
+func (r *brokenReason) Unwrap() error { return r.cause }
+
+func TestCloseWithABrokenReason(t *testing.T) {
+	bothDrivers(t, func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder)) {
+		server, events := newServer(driver.Config{MaxConnections: 1})
+		for n := 1; n <= 3; n++ { // so that the slot was given back
+			nc := dial(t, server)
+			var none *brokenReason
+			events.waitEstablished(t, n).Conn.Close(none)
+			require.NoError(t, nc.Close())
+			events.waitDisconnected(t, n)
+		}
+		require.EqualValues(t, 3, server.Stats().Ends.Disconnected)
+	})
+}
+
+// TestTheLongestTimeIsNever, and the largest buffer no limit.
+func TestTheLongestTimeIsNever(t *testing.T) {
+	cfg := driver.Config{
+		ConnectTimeout: math.MaxInt64, HandshakeTimeout: math.MaxInt64, LoginTimeout: math.MaxInt64, IdleTimeout: math.MaxInt64,
+		StallTimeout: math.MaxInt64, LingerTimeout: math.MaxInt64, ProxyTimeout: math.MaxInt64, ShutdownSpread: math.MaxInt64,
+		InboundBufferSize: math.MaxInt, OutboundBufferSize: math.MaxInt,
+	}
+	bothDrivers(t, func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder)) {
+		server, events := newServer(cfg)
+		nc := dial(t, server)
+		c := events.waitEstablished(t, 1).Conn
+		const packets, size = 300, 65535
+		for range packets {
+			require.NoError(t, c.Send(make([]byte, size)))
+		}
+		timer := time.NewTimer(100 * time.Millisecond) // the wheel has turned
+		<-timer.C
+		require.Equal(t, 1, server.NumberOfConnections())
+		c.Close(nil)
+		got, err := io.Copy(io.Discard, nc)
+		require.NoError(t, err)
+		require.EqualValues(t, packets*(2+size), got)
+	})
+	secure, events := newSecureServer(t, cfg, developmentDesc())
+	client, _ := newSecureDriver(t, driver.Config{}, developmentDesc())
+	connect(t, client, secure)
+	events.waitEstablished(t, 1)
+}
+
+// TestRateOfWhoIsNotRead: what a peer within its rate sends while nobody reads does not end it.
+func TestRateOfWhoIsNotRead(t *testing.T) {
+	bothDrivers(t, func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder)) {
+		var packets atomic.Int64
+		server, events := newServer(driver.Config{PacketsPerSecond: 20, BytesPerSecond: 60, OnPacket: func(driver.Conn, []byte) { packets.Add(1) }})
+		nc := dial(t, server)
+		c := events.waitEstablished(t, 1).Conn
+		c.PauseReading()
+		const pause = 2 * time.Second
+		for range 20 * pause / time.Second {
+			_, err := nc.Write([]byte{0, 1, 'x'})
+			require.NoError(t, err)
+		}
+		timer := time.NewTimer(pause)
+		<-timer.C
+		c.ResumeReading()
+		eventually(t, "all of it", func() bool { return packets.Load() == 40 })
+		require.Equal(t, 1, server.NumberOfConnections())
+		_, err := nc.Write(make([]byte, 3*200)) // beyond it
+		require.NoError(t, err)
+		require.Error(t, events.waitDisconnected(t, 1).Reason)
+	})
+}
+
+// TestUpdateComesToAnEnd, also where each event brings another.
+func TestUpdateComesToAnEnd(t *testing.T) {
+	server, _ := newServer(t, driver.Config{Dispatch: driver.DispatchOnUpdate})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	nobody := ln.Addr().(*net.TCPAddr).AddrPort()
+	require.NoError(t, ln.Close())
+	failed, most := 0, 100
+	server.Events().Subscribe(driver.SubscriberFuncs{Disconnected: func(driver.Event) {
+		if failed++; failed < most {
+			require.NoError(t, server.ConnectTo(nobody))
+			eventually(t, "its outcome", func() bool { return server.Stats().ConnectsFailed == uint64(failed+1) })
+		}
+	}})
+	require.NoError(t, server.ConnectTo(nobody))
+	eventually(t, "its outcome", func() bool { return server.Stats().ConnectsFailed == 1 })
+	eventually(t, "the event", func() bool { server.Update(); return failed > 0 })
+	require.Less(t, failed, most)
+	most = 0 // what is left comes with Close
+}
+
+func TestWithRemoteAddrUnmaps(t *testing.T) {
+	server, _ := newServer(t, driver.Config{})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer ln.Close()
+	nc, err := net.Dial("tcp", ln.Addr().String())
+	require.NoError(t, err)
+	c, err := server.Adopt(driver.WithRemoteAddr(nc, netip.MustParseAddrPort("[::ffff:192.0.2.1]:5")))
+	require.NoError(t, err)
+	require.Equal(t, netip.MustParseAddrPort("192.0.2.1:5"), c.RemoteAddr())
+}
+
+// oddFraming does not do as it should.
+type oddFraming struct {
+	most  int
+	split func(b []byte) ([]byte, int, error)
+}
+
+func (oddFraming) Overhead() int                         { return 1 }
+func (f oddFraming) MaxPacketSize() int                  { return f.most }
+func (oddFraming) AppendFrame(dst, packet []byte) []byte { return append(append(dst, packet...), '\n') }
+
+func (f oddFraming) Split(b []byte, _ int) ([]byte, int, error) { return f.split(b) }
+
+func TestOddFraming(t *testing.T) {
+	for name, split := range map[string]func(b []byte) ([]byte, int, error){
+		"asks for more without end": func([]byte) ([]byte, int, error) { return nil, 0, nil },
+		"takes more than there is":  func(b []byte) ([]byte, int, error) { return b, len(b) + 1000, nil },
+		"goes back":                 func(b []byte) ([]byte, int, error) { return b, -1, nil },
+		"a frame, and an error":     func(b []byte) ([]byte, int, error) { return b, len(b), io.ErrUnexpectedEOF },
+	} {
+		for _, onPacket := range []func(driver.Conn, []byte){nil, func(driver.Conn, []byte) { t.Error("a packet") }} {
+			t.Run(name, func(t *testing.T) {
+				bothDrivers(t, func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder)) {
+					server, events := newServer(driver.Config{Framing: oddFraming{100, split}, OnPacket: onPacket})
+					_, err := dial(t, server).Write(make([]byte, 1000))
+					require.NoError(t, err)
+					require.ErrorIs(t, events.waitDisconnected(t, 1).Reason, driver.ErrProtocol)
+				})
+			})
+		}
+	}
+	_, err := driver.New(driver.Config{Framing: oddFraming{most: 0}})
+	require.ErrorContains(t, err, "Config.Framing has a MaxPacketSize of 0")
+}
+
+// TestCloseWithErrHijacked is a reason as any other.
+func TestCloseWithErrHijacked(t *testing.T) {
+	bothDrivers(t, func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder)) {
+		server, events := newServer(driver.Config{})
+		nc := dial(t, server)
+		_, err := nc.Write([]byte{0, 1, 'x'})
+		require.NoError(t, err)
+		require.NoError(t, server.WaitForData(context.Background()))
+		events.waitEstablished(t, 1).Conn.Close(driver.ErrHijacked)
+		require.NoError(t, nc.Close())
+		events.waitDisconnected(t, 1)
+		packet, _ := receive(t, server)
+		require.Equal(t, "x", string(packet))
+	})
+}
+
+// TestComesBackFromTheSamePort: who has left with a reset, and is there again before that was seen, is let in.
+func TestComesBackFromTheSamePort(t *testing.T) {
+	bothDrivers(t, func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder)) {
+		server, events := newServer(driver.Config{})
+		var from *net.TCPAddr
+		for n := 1; n <= 5; n++ {
+			d := net.Dialer{LocalAddr: from}
+			if from == nil {
+				d.LocalAddr = nil
+			}
+			nc, err := d.Dial("tcp", addrOf(server).String())
+			require.NoError(t, err)
+			from = nc.LocalAddr().(*net.TCPAddr)
+			c := events.waitEstablished(t, n).Conn
+			c.PauseReading() // so that it is not seen
+			eventually(t, "the pause", func() bool { return c.Stats().Paused })
+			require.NoError(t, nc.(*net.TCPConn).SetLinger(0))
+			require.NoError(t, nc.Close())
+		}
+		events.waitDisconnected(t, 4)
+		require.Zero(t, server.Stats().AcceptsRefused)
+		require.Equal(t, 1, server.NumberOfConnections())
+		now, ok := server.Conn(from.AddrPort())
+		require.True(t, ok)
+		require.Equal(t, events.waitEstablished(t, 5).Conn.ID(), now.ID())
+	})
+}
+
+// notTCP is a listener of connections that the driver cannot take.
+type notTCP struct{ net.Listener }
+
+func (l notTCP) Accept() (net.Conn, error) {
+	nc, err := l.Listener.Accept()
+	return struct{ net.Conn }{nc}, err
+}
+
+func TestListenerThatCannotBeTaken(t *testing.T) {
+	d, _ := newDriver(t, driver.Config{})
+	unix, err := net.Listen("unix", t.TempDir()+"/socket")
+	require.NoError(t, err)
+	err = d.StartListenOn(unix)
+	require.ErrorIs(t, err, driver.ErrSocketListen)
+	require.ErrorContains(t, err, "no TCP address")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, d.StartListenOn(notTCP{ln}))
+	dial(t, d)
+	eventually(t, "that it counts", func() bool { return d.Stats().AcceptsRefused == 1 })
+}
+
+// TestIsListeningOnAListenerThatIsClosed by whose it was.
+func TestIsListeningOnAListenerThatIsClosed(t *testing.T) {
+	d, _ := newDriver(t, driver.Config{})
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	require.NoError(t, d.StartListenOn(ln))
+	require.True(t, d.IsListening())
+	require.NoError(t, ln.Close())
+	eventually(t, "that it says so", func() bool { return !d.IsListening() })
+}
+
+// TestABurstForWhoReads is more than the outbound buffer holds, and arrives: the socket has room.
+func TestABurstForWhoReads(t *testing.T) {
+	const packets, size = 300, 1000
+	login := func(c driver.Conn, _ []byte) {
+		for range packets {
+			if err := c.Send(make([]byte, size)); err != nil {
+				t.Errorf("Send: %v", err)
+				return
+			}
+		}
+	}
+	server, events := newServer(t, driver.Config{SlowConsumer: driver.DisconnectSlow, OnPacket: login})
+	nc := dial(t, server)
+	read := make(chan int64, 1)
+	go func() {
+		n, _ := io.Copy(io.Discard, nc)
+		read <- n
+	}()
+	_, err := nc.Write([]byte{0, 1, 'x'}) // what a login gets
+	require.NoError(t, err)
+	c := events.waitEstablished(t, 1).Conn
+	eventually(t, "the answer", func() bool { return c.Stats().PacketsSent == packets })
+	for range 100 { // and a broadcast
+		require.Equal(t, 1, server.Broadcast(make([]byte, size), nil))
+	}
+	c.Close(nil)
+	require.EqualValues(t, (packets+100)*(2+size), <-read)
+	require.Zero(t, server.Stats().SendsRejected)
+}

@@ -1,0 +1,8 @@
+//go:build !linux || poll_opt
+
+package loop
+
+// urgent: see urgent_linux.go. kqueue does not tell of urgent data.
+type urgent struct{}
+
+func (*Loop) ignoreUrgent(int) {}
