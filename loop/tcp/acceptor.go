@@ -40,6 +40,7 @@ type Acceptor struct {
 	// Guarded by accepting.
 	delay   time.Duration // after a failure; 0: the last accept succeeded
 	episode int           // failures since then
+	wasFull time.Time     // when that was logged last
 
 	stopOnce sync.Once
 	stopErr  error
@@ -85,7 +86,7 @@ func (a *Acceptor) run() {
 func (a *Acceptor) next() net.Conn {
 	a.accepting.Lock()
 	defer a.accepting.Unlock()
-	for a.cfg.Slots.WaitFree(a.stop) {
+	for a.cfg.Slots.WaitFree(a.stop, a.full) {
 		nc, err := a.cfg.Listener.Accept()
 		switch {
 		case a.stopped():
@@ -222,6 +223,15 @@ func (a *Acceptor) failed(err error) {
 	a.cfg.Failed(err)
 	if a.episode++; a.episode == 1 {
 		a.cfg.Logger.Error("loop: accept failed; retrying", "addr", a.cfg.Listener.Addr(), "err", err)
+	}
+}
+
+// full logs, now and then, that connections wait for others to leave.
+func (a *Acceptor) full() {
+	const often = time.Minute
+	if now := time.Now(); a.wasFull.IsZero() || now.Sub(a.wasFull) >= often {
+		a.wasFull = now
+		a.cfg.Logger.Warn("loop: no room for more connections; they wait in the backlog", "addr", a.cfg.Listener.Addr(), "max", a.cfg.Slots.Max())
 	}
 }
 

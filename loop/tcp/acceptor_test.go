@@ -121,7 +121,8 @@ func TestAcceptorSurvivesEveryError(t *testing.T) {
 
 func TestAcceptorLeavesConnectionsInTheBacklogWithoutSlots(t *testing.T) {
 	slots := tcp.NewSlots(2)
-	addr, accepted, _, _ := startAcceptor(t, slots)
+	var log lines
+	addr, accepted, _, _ := startLoggingAcceptor(t, slots, &log)
 	for range 5 {
 		dialAddr(t, addr)
 	}
@@ -132,6 +133,7 @@ func TestAcceptorLeavesConnectionsInTheBacklogWithoutSlots(t *testing.T) {
 		eventually(t, "one more", func() bool { return accepted.Load() == n })
 		require.False(t, slots.TryAcquire())
 	}
+	require.Equal(t, []slog.Level{slog.LevelWarn}, log.all(), "one line, however often")
 }
 
 func TestAcceptorStopsWhileItWaits(t *testing.T) {

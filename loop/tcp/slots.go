@@ -56,14 +56,18 @@ func (s *Slots) Acquire(stop <-chan struct{}) bool {
 	return true
 }
 
-// WaitFree blocks until there is one, without taking it; false when stop is closed first. One goroutine at a time.
-func (s *Slots) WaitFree(stop <-chan struct{}) bool {
-	for {
+// WaitFree blocks until there is one, without taking it; false when stop is closed first. It calls waits if it has to. One goroutine at a
+// time.
+func (s *Slots) WaitFree(stop <-chan struct{}, waits func()) bool {
+	for first := true; ; first = false {
 		s.mu.Lock()
 		free := s.used < s.max
 		s.mu.Unlock()
 		if free {
 			return true
+		}
+		if first {
+			waits()
 		}
 		if !s.wait(stop) {
 			return false
