@@ -37,7 +37,7 @@ func (f Family) String() string {
 	return fmt.Sprintf("Family(%d)", int(f))
 }
 
-// Bind is what Initialize takes in GridMate: where the driver listens, and where from it connects.
+// Bind is what Initialize takes in GridMate: where the driver listens, and the address, not the port, from which it connects.
 type Bind struct {
 	Family            Family
 	Address           string // numeric IP; "" is every interface

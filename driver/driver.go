@@ -15,7 +15,8 @@ import (
 // need a socket return an error that says it.
 type Driver interface {
 	// Initialize readies the driver for StartListen and ConnectTo. Once. ErrSocketBind for an address that is not
-	// one or that this host does not have, or a port that is taken.
+	// one or that this host does not have, or a port that somebody listens on. Until StartListen another socket can still take the port;
+	// then that fails with ErrSocketListen.
 	Initialize(Bind) error
 	// StartListen accepts connections. backlog <= 0 is the system's somaxconn. At MaxConnections the driver stops
 	// accepting, and goes on when somebody leaves; who waits, waits in the backlog.

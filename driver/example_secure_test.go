@@ -31,6 +31,7 @@ var documented = map[string]func(){
 	"ExampleSecureStream_ReloadSecurity":    nil, // waits for a signal
 	"ExampleSecureDesc_tlsConfig":           ExampleSecureDesc_tlsConfig,
 	"ExampleSecureDesc_withoutVerification": ExampleSecureDesc_withoutVerification,
+	"Example_secureServer":                  nil, // on a port that may be taken
 }
 
 func TestTLSDocument(t *testing.T) {
@@ -240,4 +241,20 @@ func ExampleSecureDesc() {
 	})
 	log.New(os.Stdout, "", 0).Print(err)
 	// Output: driver: InitializeSecurity: SecureDesc.CertificatePEM has no certificate in PEM form
+}
+
+func Example_secureServer() {
+	server, err := driver.NewSecure(driver.Config{
+		OnPacket: func(c driver.Conn, packet []byte) { _ = c.Send(packet) },
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	desc := driver.SecureDesc{CertificatePEM: read("server.pem"), PrivateKeyPEM: read("server-key.pem")}
+	if err := server.InitializeSecurity(driver.Bind{Address: "127.0.0.1", Port: 7777}, desc); err != nil {
+		log.Fatal(err)
+	}
+	if err := server.StartListen(0); err != nil {
+		log.Fatal(err)
+	}
 }

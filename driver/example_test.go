@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/signal"
+	"syscall"
 	"time"
 
 	"gridstream/driver"
@@ -15,7 +16,7 @@ import (
 
 // A server whose players hear what any of them says. It runs until Ctrl-C.
 func Example_server() {
-	interrupted, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	terminated, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
 	zone := driver.NewGroup()
@@ -35,8 +36,10 @@ func Example_server() {
 	if err := d.StartListen(0); err != nil {
 		log.Fatal(err)
 	}
-	<-interrupted.Done()
-	_ = d.Shutdown(context.Background()) // sends what is queued first
+	<-terminated.Done()
+	grace, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	_ = d.Shutdown(grace) // sends what is queued first
 }
 
 // A client that says something to the server's players and hears it itself.
@@ -46,9 +49,14 @@ func Example_client() {
 		log.Fatal(err)
 	}
 	defer d.Close()
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
 	d.Events().Subscribe(driver.SubscriberFuncs{
-		Established:  func(ev driver.Event) { _ = ev.Conn.Send([]byte("hello, zone")) },
-		Disconnected: func(ev driver.Event) { log.Println("disconnected:", ev.Reason) },
+		Established: func(ev driver.Event) { _ = ev.Conn.Send([]byte("hello, zone")) },
+		Disconnected: func(ev driver.Event) {
+			log.Println("disconnected:", ev.Reason)
+			cancel()
+		},
 	})
 	if err := d.Initialize(driver.Bind{}); err != nil {
 		log.Fatal(err)
@@ -57,8 +65,6 @@ func Example_client() {
 		log.Fatal(err)
 	}
 
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
 	if err := d.WaitForData(ctx); err != nil {
 		log.Print(err)
 		return

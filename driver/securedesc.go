@@ -9,7 +9,7 @@ import (
 	"fmt"
 )
 
-// SecureDesc is GridMate's StreamSecureSocketDriverDesc: who this side is, and whom it believes. The TLS document has the four
+// SecureDesc is GridMate's StreamSecureSocketDriverDesc: who this side is, and whom it believes. The TLS document has the
 // ways to use it. The minimum version is TLS 1.2.
 type SecureDesc struct {
 	// PrivateKeyPEM is the key of CertificatePEM, not encrypted. A server needs both; a client only where servers set
@@ -27,7 +27,8 @@ type SecureDesc struct {
 	// CertificateAuthorityPEM it is required.
 	ServerName string
 	// TLSConfig, if set, has the last word on the configuration, e.g. ALPN, versions; called for the server's and for the
-	// client's. It is the only way to switch verification off, which leaves a connection open to anybody in between.
+	// client's. It is the only way to switch verification off, which leaves a connection open to anybody in between. A VerifyConnection
+	// that it sets comes on top of what is verified here.
 	TLSConfig func(*tls.Config)
 }
 

@@ -50,7 +50,7 @@ var rejections = map[tls.AlertError]string{
 	20:  "could not authenticate a record: the stream was damaged or the keys differ",
 	22:  "received a record that is too long",
 	40:  "found no acceptable set of parameters: no common cipher suite, curve or signature algorithm, or (TLS 1.2) a client certificate that is missing",
-	42:  "rejected our certificate as damaged or wrongly signed",
+	42:  "rejected our certificate: its authority, name, dates or signature",
 	43:  "does not support our certificate's type",
 	44:  "rejected our certificate as revoked",
 	45:  "rejected our certificate as expired or not yet valid",

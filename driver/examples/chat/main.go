@@ -1,7 +1,7 @@
 // Chat is a small, whole server: players say their names, and hear what any of them says. Its transport is chosen by one line.
 //
 //	go run ./driver/examples/chat -listen 127.0.0.1:7777
-//	printf '\x00\x03ada\x00\x05hello' | nc 127.0.0.1 7777
+//	printf '\000\003ada\000\005hello' | nc 127.0.0.1 7777
 package main
 
 import (
