@@ -52,11 +52,8 @@ func Example_client() {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	d.Events().Subscribe(driver.SubscriberFuncs{
-		Established: func(ev driver.Event) { _ = ev.Conn.Send([]byte("hello, zone")) },
-		Disconnected: func(ev driver.Event) {
-			log.Println("disconnected:", ev.Reason)
-			cancel()
-		},
+		Established:  func(ev driver.Event) { _ = ev.Conn.Send([]byte("hello, zone")) },
+		Disconnected: func(ev driver.Event) { log.Println("disconnected:", ev.Reason); cancel() },
 	})
 	if err := d.Initialize(driver.Bind{}); err != nil {
 		log.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -147,6 +148,9 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	c.unwatchLocked()
 	c.gc = nil
 	eof := errors.Is(err, io.EOF)
+	if failure := socketError(int(c.fd)); eof && failure != nil {
+		eof, err = false, failure
+	}
 	if eof && !c.idleLocked() && (c.State() == link.Open || c.State() == link.Draining) {
 		if fd, dupErr := l.engine.spare.dup(int(c.fd)); dupErr == nil {
 			l.drainAfterEOFLocked(c, fd)
@@ -174,6 +178,16 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	c.mu.Unlock()
 	l.finishOnLoop(c)
 	return gnet.None
+}
+
+// socketError is the error that a socket has, nil without one. gnet takes what the poller tells (EPOLLERR) for the end of input,
+// where that comes without anything to read. EPIPE is what a socket has that was reset behind the end of input.
+func socketError(fd int) error {
+	n, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ERROR)
+	if errno := syscall.Errno(n); err == nil && errno != 0 && errno != syscall.EPIPE {
+		return os.NewSyscallError("read", errno)
+	}
+	return nil
 }
 
 // drainAfterEOFLocked: the peer sends nothing more, but may still read what is queued for it, through fd, which is ours.
