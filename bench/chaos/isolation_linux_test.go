@@ -4,6 +4,8 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -33,7 +35,23 @@ func isolated(t *testing.T, of network) bool {
 	err = cmd.Wait()
 	t.Logf("%s", text)
 	require.NoError(t, err)
+	showSkips(t, string(text))
 	return false
+}
+
+// showSkips skips here what was skipped there.
+func showSkips(t *testing.T, text string) {
+	for _, skipped := range regexp.MustCompile(`--- SKIP: (\S+)`).FindAllStringSubmatch(text, -1) {
+		name, reason := skipped[1], "it does not say why"
+		said := regexp.MustCompile(`(?m)^=== RUN   ` + regexp.QuoteMeta(name) + `\n\s+\S+:\d+: (.*)$`).FindStringSubmatch(text)
+		if said != nil {
+			reason = said[1]
+		}
+		if name == t.Name() {
+			t.Skip(reason)
+		}
+		t.Run(strings.TrimPrefix(name, t.Name()+"/"), func(t *testing.T) { t.Skip(reason) })
+	}
 }
 
 // network is a network namespace, and what has to be there to make something of it.

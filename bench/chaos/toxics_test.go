@@ -3,6 +3,7 @@
 package chaos_test
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -216,32 +217,65 @@ func (a *arena) isCut(c cut, reason error) {
 	}
 }
 
-// TestBlackHole: the link is half-open, nothing arrives any more and nobody says so: IdleTimeout is who notices.
+// hole swallows what goes that way, and keeps the end of the connection to itself as well.
+func (p *proxies) hole(proxy *toxiproxy.Proxy, stream string) {
+	p.Helper()
+	p.add(proxy, `{"type": "timeout", "stream": "`+stream+`", "attributes": {"timeout": 0}}`)
+	end := "end of " + stream
+	p.add(proxy, `{"type": "slow_close", "name": "`+end+`", "stream": "`+stream+`", "attributes": {"delay": 600000}}`)
+	p.Cleanup(func() { _ = proxy.Toxics.RemoveToxic(context.Background(), end) }) // else it waits on
+}
+
+// TestBlackHole: the link is half-open, nothing arrives in one direction, or in both, and nobody says so: the side that hears nothing ends by
+// its IdleTimeout, while the other one still hears it.
 func TestBlackHole(t *testing.T) {
-	matrix(t, func(t *testing.T, server, client kind.Kind) {
-		cfg := driver.Config{IdleTimeout: 2 * time.Second}
-		p := newProxies(newArena(t, server, client, local, cfg))
-		calm := p.meanwhile(driver.Config{}, local)
-		var links []*link
-		for _, streams := range [][]string{{"upstream"}, {"downstream"}, {"upstream", "downstream"}} {
-			proxy := p.proxy()
-			l := p.through(proxy, cfg)
-			require.NotNil(t, l)
-			require.True(t, p.talk(l, 20))
-			for _, stream := range streams {
-				p.add(proxy, `{"type": "timeout", "stream": "`+stream+`", "attributes": {"timeout": 0}}`)
+	leaksNothing(t)
+	t.Run("all", func(t *testing.T) { // over when the parallel ones are
+		matrix(t, func(t *testing.T, server, client kind.Kind) {
+			t.Parallel()
+			cfg := driver.Config{IdleTimeout: 5 * time.Second}
+			p := newProxies(openArena(t, server, client, local, cfg))
+			calm := p.meanwhile(driver.Config{}, local)
+			type half struct {
+				*link
+				up, down bool // swallowed
 			}
-			_ = l.up.Send(p.ctx, l.cc, l.up.Sent()+20)
-			_ = l.down.Send(p.ctx, p.serverConn(l), l.down.Sent()+20)
-			links = append(links, l)
-		}
-		for _, l := range links {
-			p.awaitEnd(l)
-			reasons := []error{l.client.end(l.cc), p.server.end(p.serverConn(l))}
-			require.True(t, errors.Is(reasons[0], driver.ErrIdleTimeout) || errors.Is(reasons[1], driver.ErrIdleTimeout), "%v", reasons)
-		}
-		calm()
+			var halves []half
+			var talking sync.WaitGroup
+			for _, h := range []half{{up: true}, {down: true}, {up: true, down: true}} {
+				proxy := p.proxy()
+				h.link = p.through(proxy, cfg)
+				require.NotNil(t, h.link)
+				require.True(t, p.talk(h.link, 20))
+				if h.up {
+					p.hole(proxy, "upstream")
+				}
+				if h.down {
+					p.hole(proxy, "downstream")
+				}
+				talking.Go(func() { p.trickle(h.link.up, h.cc) })
+				talking.Go(func() { p.trickle(h.link.down, p.serverConn(h.link)) })
+				halves = append(halves, h)
+			}
+			for _, h := range halves {
+				p.awaitEnd(h.link)
+				for end, deaf := range map[error]bool{p.server.end(p.serverConn(h.link)): h.up, h.client.end(h.cc): h.down} {
+					require.Equal(t, deaf, errors.Is(end, driver.ErrIdleTimeout), "up swallowed: %v, down: %v: ended with %v", h.up, h.down, end)
+				}
+			}
+			talking.Wait()
+			calm()
+		})
 	})
+}
+
+// trickle sends a packet now and then until the connection ends.
+func (a *arena) trickle(f *oracle.Flow, c driver.Conn) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for f.Send(a.ctx, c, f.Sent()+1) == nil {
+		<-tick.C
+	}
 }
 
 // TestProxyRestarts: the proxy goes, with all that it carries, and comes back on its port: clients are told, and connect again.

@@ -3,6 +3,7 @@ package chaos_test
 import (
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -34,8 +35,17 @@ const (
 type condition struct {
 	delay, jitter            time.Duration // packets overtake one another where there is jitter
 	loss, reorder, duplicate float64       // shares of the packets; those that are reordered are not delayed
-	partitioned              bool
+	partitioned              direction
 }
+
+// direction is where packets go, or both.
+type direction uint8
+
+const (
+	toServer direction = 1 << iota
+	toClient
+	bothWays = toServer | toClient
+)
 
 // netem is the condition in the words of tc-netem(8).
 func (c condition) netem() []string {
@@ -60,7 +70,7 @@ type wire struct {
 // segment is what TCP sends again.
 type segment struct {
 	port     uint16 // the server's
-	toServer bool
+	to       direction
 	sequence uint32
 }
 
@@ -122,22 +132,24 @@ func (w *wire) pass(p []byte) {
 	source, destination := host(15), host(19)
 	tcp := p[int(p[0]&15)*4:]
 	var port uint16
+	var to direction
 	switch {
 	case *source == 1 && *destination == 4: // to there
-		*source, *destination, port = 3, 2, binary.BigEndian.Uint16(tcp[2:])
+		*source, *destination, port, to = 3, 2, binary.BigEndian.Uint16(tcp[2:]), toServer
 	case *source == 2 && *destination == 3: // back
-		*source, *destination, port = 4, 1, binary.BigEndian.Uint16(tcp)
+		*source, *destination, port, to = 4, 1, binary.BigEndian.Uint16(tcp), toClient
 	default:
 		return
 	}
 	w.mu.Lock()
 	c := w.conditions[port]
-	lost := c.partitioned || rand.Float64() < c.loss
+	partitioned := c.partitioned&to != 0
+	lost := partitioned || rand.Float64() < c.loss
 	if lost {
 		w.lost[port]++
 	}
-	if c.partitioned {
-		w.tries[segment{port, *destination == 2, binary.BigEndian.Uint32(tcp[4:])}]++
+	if partitioned {
+		w.tries[segment{port, to, binary.BigEndian.Uint32(tcp[4:])}]++
 	}
 	w.mu.Unlock()
 	if lost {
@@ -169,6 +181,15 @@ func (w *wire) set(port uint16, c condition) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.conditions[port] = c
+}
+
+// forget drops what is known of a server that is gone: another one may get its port.
+func (w *wire) forget(port uint16) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.conditions, port)
+	delete(w.lost, port)
+	maps.DeleteFunc(w.tries, func(s segment, _ int) bool { return s.port == port })
 }
 
 // losses is how many packets were lost so far.

@@ -3,6 +3,7 @@ package oracle
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"gridstream/driver"
@@ -112,7 +113,7 @@ func (l *Ledger) Err() error {
 func (l *Ledger) Closed() error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	errs := l.errs
+	errs := slices.Clone(l.errs)
 	for id, e := range l.conns {
 		if e.up != e.down {
 			errs = append(errs, fmt.Errorf("connection %d: Established %d times, Disconnected %d times", id, e.up, e.down))
