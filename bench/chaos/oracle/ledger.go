@@ -12,10 +12,11 @@ import (
 // Ledger keeps a driver's events, as one of its subscribers. Any goroutine.
 type Ledger struct {
 	// Guarded by mu.
-	mu     sync.Mutex
-	conns  map[uint64]*entry // by Conn.ID
-	failed int               // ConnectTo that came to nothing
-	errs   []error
+	mu        sync.Mutex
+	conns     map[uint64]*entry // by Conn.ID
+	forgotten int               // established once, ended once
+	failed    int               // ConnectTo that came to nothing
+	errs      []error
 }
 
 type entry struct {
@@ -84,6 +85,7 @@ func (l *Ledger) Failed() int {
 func (l *Ledger) Counts() (established, ended int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	established, ended = l.forgotten, l.forgotten
 	for _, e := range l.conns {
 		established += e.up
 		ended += e.down
@@ -91,14 +93,18 @@ func (l *Ledger) Counts() (established, ended int) {
 	return established, ended
 }
 
-// Forget drops the connections that are over, so that a long run does not grow.
+// Forget drops the connections that are over, but for their number, so that a long run does not grow.
 func (l *Ledger) Forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for id, e := range l.conns {
 		if e.up == 1 && e.down == 1 {
 			delete(l.conns, id)
+			l.forgotten++
 		}
+	}
+	if len(l.conns) == 0 {
+		l.conns = nil
 	}
 }
 

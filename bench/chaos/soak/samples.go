@@ -19,6 +19,8 @@ type sample struct {
 	Descriptors float64
 
 	Connections, Established, Ended, Hijacked, Adopted int
+
+	Wrong string // of the events
 }
 
 // series is one of the figures. It leaks when, by its slope, it grows by more than slack and a tenth of its mean in the time that was
@@ -43,6 +45,9 @@ func verdict(w io.Writer, before sample, samples []sample, after sample, counts 
 	var errs []error
 	if counts.Wrong > 0 {
 		errs = append(errs, fmt.Errorf("%d answers were wrong: %s", counts.Wrong, counts.FirstWrong))
+	}
+	if after.Wrong != "" {
+		errs = append(errs, errors.New(after.Wrong))
 	}
 	if after.Connections != 0 || after.Established != after.Ended {
 		errs = append(errs, fmt.Errorf("%d connections are left; %d were established, %d ended", after.Connections, after.Established, after.Ended))

@@ -4,6 +4,7 @@ package main
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"gridstream/bench/chaos/kind"
+	"gridstream/bench/chaos/oracle"
 	"gridstream/driver"
 	"gridstream/driver/drivertest"
 )
@@ -35,19 +37,20 @@ const settleWithin = 30 * time.Second
 
 // servers are one of each kind.
 type servers struct {
-	all []driver.Driver
+	all     []driver.Driver
+	ledgers []*oracle.Ledger // of each
 
-	established, ended, hijacked, adopted atomic.Int64
+	hijacked, adopted atomic.Int64
 
 	busy sync.WaitGroup // pauses and hijacks
 }
 
-func runServers(in io.Reader, out io.Writer) error {
+func runServers(in io.Reader, out io.Writer) (err error) {
 	s := &servers{}
 	defer func() {
 		s.busy.Wait()
-		for _, d := range s.all {
-			d.Close()
+		for i, d := range s.all {
+			err = errors.Join(err, d.Close(), s.ledgers[i].Closed())
 		}
 	}()
 	return answers(in, out, func(line []byte) (any, error) {
@@ -63,7 +66,7 @@ func runServers(in io.Reader, out io.Writer) error {
 			for end := time.Now().Add(settleWithin); s.connections() > 0 && time.Now().Before(end); {
 				time.Sleep(10 * time.Millisecond)
 			}
-			for end := time.Now().Add(settleWithin); s.established.Load() != s.ended.Load() && time.Now().Before(end); {
+			for end := time.Now().Add(settleWithin); s.open() > 0 && time.Now().Before(end); {
 				time.Sleep(10 * time.Millisecond)
 			}
 		}
@@ -86,11 +89,9 @@ func (s *servers) listen() (addrs []address, err error) {
 		if err != nil {
 			return nil, err
 		}
-		s.all = append(s.all, d)
-		d.Events().Subscribe(driver.SubscriberFuncs{
-			Established:  func(driver.Event) { s.established.Add(1) },
-			Disconnected: func(driver.Event) { s.ended.Add(1) },
-		})
+		ledger := &oracle.Ledger{}
+		s.all, s.ledgers = append(s.all, d), append(s.ledgers, ledger)
+		d.Events().Subscribe(ledger)
 		if err := d.Initialize(driver.Bind{Address: "127.0.0.1"}); err != nil {
 			return nil, err
 		}
@@ -167,20 +168,43 @@ func (s *servers) connections() (n int) {
 	return n
 }
 
+// counts are those that were established, and those of them that ended, by the events.
+func (s *servers) counts() (established, ended int) {
+	for _, l := range s.ledgers {
+		up, down := l.Counts()
+		established, ended = established+up, ended+down
+	}
+	return established, ended
+}
+
+// open are those that ended not yet, by the events.
+func (s *servers) open() int {
+	established, ended := s.counts()
+	return established - ended
+}
+
 func (s *servers) sample() sample {
+	var wrong error
+	for _, l := range s.ledgers {
+		wrong = errors.Join(wrong, l.Err())
+		l.Forget()
+	}
 	runtime.GC()
 	runtime.GC() // what pools held
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	descriptors, _ := os.ReadDir("/proc/self/fd")
-	return sample{
+	v := sample{
 		Heap:        float64(m.HeapAlloc),
 		Goroutines:  float64(runtime.NumGoroutine()),
 		Descriptors: float64(len(descriptors)),
 		Connections: s.connections(),
-		Established: int(s.established.Load()),
-		Ended:       int(s.ended.Load()),
 		Hijacked:    int(s.hijacked.Load()),
 		Adopted:     int(s.adopted.Load()),
 	}
+	v.Established, v.Ended = s.counts()
+	if wrong != nil {
+		v.Wrong = wrong.Error()
+	}
+	return v
 }
