@@ -37,8 +37,9 @@ check: ## gofmt, vet, staticcheck, tidy go.mod; changes nothing
 		(cd $$module && go vet ./... && go run $(STATICCHECK) ./... && go mod tidy -diff) || exit 1; \
 	done
 
-race: ## all tests with the race detector, in random order (COUNT=1), but for pairs of implementations that each have had theirs (MIXED=1: these too)
+race: ## all tests with the race detector, in random order (COUNT=1), but for pairs of implementations that each have had theirs (MIXED=1: these too), and some of chaos
 	go test -race -shuffle=on -count=$(COUNT) $(if $(MIXED),,-skip TestMixedConformance) -timeout 15m ./...
+	cd bench/chaos && go test -race -short -count=$(COUNT) -run 'Proxies|Proxy|Cut|Resets' -timeout 5m ./...
 
 fuzz: ## every fuzz target for FUZZTIME=10s
 	@list=$$(go test -list '^Fuzz' ./...) || { echo "$$list"; exit 1; }; \
