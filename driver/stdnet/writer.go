@@ -2,6 +2,7 @@ package stdnet
 
 import (
 	"errors"
+	"io"
 	"os"
 	"syscall"
 	"time"
@@ -203,6 +204,9 @@ func (c *conn) breakLocked(err error) {
 		err = call
 	}
 	c.dropQueueLocked()
+	if c.reason == io.EOF && errors.Is(err, syscall.ECONNRESET) {
+		c.reason = err // the system tells of a reset once: who reads behind the write that was told finds the end
+	}
 	switch {
 	case c.State() == link.Closed || c.broken:
 	case c.State() != link.Open || errors.Is(err, link.ErrStall):
