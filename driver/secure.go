@@ -250,7 +250,6 @@ func (c *conn) stepDone() {
 		c.establishLate()
 		c.close(cause)
 	}
-	c.release()
 }
 
 // establishLate establishes a connection whose link is gone, if the handshake is done, and delivers what came with it.

@@ -19,7 +19,7 @@ type security struct {
 	// Guarded by mu.
 	mu      sync.Mutex
 	work    sync.Cond // jobs or stopped changed
-	jobs    []*conn   // in order; each at most once, and holds its connection's slot, so that MaxConnections bounds them
+	jobs    []*conn   // in order; each at most once, and holds its connection's slot until it is taken, so that MaxConnections bounds them
 	started bool      // the workers are there
 	stopped bool
 }
@@ -40,6 +40,7 @@ func (s *security) stop() {
 	s.work.Broadcast()
 	s.workers.Wait()
 	for _, c := range jobs {
+		c.release()
 		c.secure.session.Abort()
 		c.stepDone()
 	}
@@ -88,6 +89,7 @@ func (s *security) run() {
 		if c == nil {
 			return
 		}
+		c.release() // its job's hold
 		c.step()
 		if s.hasJobs() {
 			c.secure.link.KeepAwake()

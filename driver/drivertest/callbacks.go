@@ -120,6 +120,8 @@ func blockingCalls(s *suite) {
 				refuses(n, c, callback{name, "OnPacket"})
 			case answer:
 				called <- callback{name, "the answer"}
+			default:
+				pace(200 * time.Microsecond) // slower than who sends in a callback
 			}
 		}})
 		n.Events().Subscribe(driver.SubscriberFuncs{
@@ -142,8 +144,8 @@ func blockingCalls(s *suite) {
 		require.Equal(s, want, got)
 	}
 	server, client := made("server", s.bare), made("client", func(cfg driver.Config) *node { return s.node(s.newClient, cfg) })
-	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
-	require.NoError(s, client.Initialize(driver.Bind{Address: host}))
+	require.NoError(s, server.Initialize(narrow))
+	require.NoError(s, client.Initialize(narrow))
 	require.NoError(s, server.StartListen(0))
 	cc, sc := s.connect(client, server)
 	await("Established")
