@@ -148,8 +148,10 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	c.unwatchLocked()
 	c.gc = nil
 	eof := errors.Is(err, io.EOF)
-	if failure := socketError(int(c.fd)); eof && failure != nil {
-		eof, err = false, failure
+	if eof {
+		if failure := socketError(int(c.fd)); failure != nil {
+			eof, err = false, failure
+		}
 	}
 	if eof && !c.idleLocked() && (c.State() == link.Open || c.State() == link.Draining) {
 		if fd, dupErr := l.engine.spare.dup(int(c.fd)); dupErr == nil {

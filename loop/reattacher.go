@@ -159,12 +159,9 @@ func (e *Engine) fileConn(fd int) (*net.TCPConn, error) {
 	noDelay, _ := syscall.GetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
 	keepAlive, _ := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE)
 	var nc net.Conn
-	err := e.spare.lend(func() (err error) {
-		if nc, err = net.FileConn(f); err == nil {
-			f.Close() // makes room for the spare
-		}
-		return err
-	})
+	err := e.spare.lend(func() (err error) { nc, err = net.FileConn(f); return err })
+	f.Close()
+	e.spare.open() // in its place, if it was lent
 	if err != nil {
 		return nil, err
 	}

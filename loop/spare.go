@@ -18,40 +18,32 @@ type spare struct {
 	closed bool
 }
 
-func (s *spare) dup(fd int) (int, error) {
-	dup, err := socket.Dup(fd)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.file == nil && err == nil {
-		s.refillLocked()
-	}
-	if err == nil || s.file == nil || !tcp.IsShortage(err) {
-		return dup, err
-	}
-	s.file.Close()
-	s.file = nil
-	return socket.Dup(fd)
+// dup is a duplicate of fd. If it took the spare, that is to be taken back when gnet has closed its copy: see lent.
+func (s *spare) dup(fd int) (dup int, err error) {
+	err = s.lend(func() error {
+		dup, err = socket.Dup(fd)
+		return err
+	})
+	return dup, err
 }
 
-// lend calls f, which needs a descriptor for a moment, once more with the spare one where there is no other.
+// lend calls f, which needs a descriptor, and once more with the spare one where there is no other.
 func (s *spare) lend(f func() error) error {
 	err := f()
-	if !tcp.IsShortage(err) {
-		return err
-	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.file == nil {
-		return err
+	switch {
+	case s.file == nil && err == nil:
+		s.refillLocked()
+	case s.file != nil && tcp.IsShortage(err):
+		s.file.Close()
+		s.file = nil
+		return f()
 	}
-	s.file.Close()
-	s.file = nil
-	err = f()
-	s.refillLocked()
 	return err
 }
 
-// lent reports that it is to be taken back: with open, when gnet has closed its copy.
+// lent reports that it is to be taken back, with open, when there is a descriptor again.
 func (s *spare) lent() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
