@@ -188,29 +188,40 @@ func (c Config) WithDefaults() (Config, error) {
 	var errs []error
 	for _, f := range []struct {
 		name  string
-		value int64
+		value int
 	}{
-		{"MaxConnections", int64(c.MaxConnections)},
-		{"MaxPacketSize", int64(c.MaxPacketSize)},
-		{"InboundBufferSize", int64(c.InboundBufferSize)},
-		{"OutboundBufferSize", int64(c.OutboundBufferSize)},
-		{"EventLoops", int64(c.EventLoops)},
-		{"ConnectTimeout", int64(c.ConnectTimeout)},
-		{"HandshakeTimeout", int64(c.HandshakeTimeout)},
-		{"LoginTimeout", int64(c.LoginTimeout)},
-		{"IdleTimeout", int64(c.IdleTimeout)},
-		{"StallTimeout", int64(c.StallTimeout)},
-		{"LingerTimeout", int64(c.LingerTimeout)},
-		{"MaxConnectionsPerIP", int64(c.MaxConnectionsPerIP)},
-		{"PacketsPerSecond", int64(c.PacketsPerSecond)},
-		{"BytesPerSecond", int64(c.BytesPerSecond)},
-		{"HandshakeWorkers", int64(c.HandshakeWorkers)},
-		{"ProxyTimeout", int64(c.ProxyTimeout)},
-		{"ShutdownSpread", int64(c.ShutdownSpread)},
+		{"MaxConnections", c.MaxConnections},
+		{"MaxPacketSize", c.MaxPacketSize},
+		{"InboundBufferSize", c.InboundBufferSize},
+		{"OutboundBufferSize", c.OutboundBufferSize},
+		{"EventLoops", c.EventLoops},
+		{"MaxConnectionsPerIP", c.MaxConnectionsPerIP},
+		{"PacketsPerSecond", c.PacketsPerSecond},
+		{"BytesPerSecond", c.BytesPerSecond},
+		{"HandshakeWorkers", c.HandshakeWorkers},
 	} {
 		if f.value < 0 {
 			errs = append(errs, fmt.Errorf("Config.%s %d is negative", f.name, f.value))
 		}
+	}
+	for _, f := range []struct {
+		name  string
+		value *time.Duration
+	}{
+		{"ConnectTimeout", &c.ConnectTimeout},
+		{"HandshakeTimeout", &c.HandshakeTimeout},
+		{"LoginTimeout", &c.LoginTimeout},
+		{"IdleTimeout", &c.IdleTimeout},
+		{"StallTimeout", &c.StallTimeout},
+		{"LingerTimeout", &c.LingerTimeout},
+		{"ProxyTimeout", &c.ProxyTimeout},
+		{"ShutdownSpread", &c.ShutdownSpread},
+	} {
+		if *f.value < 0 {
+			errs = append(errs, fmt.Errorf("Config.%s %d is negative", f.name, *f.value))
+		}
+		const forever = 10 * 365 * 24 * time.Hour // ten of it, and now, are still a time
+		*f.value = min(*f.value, forever)
 	}
 	for _, f := range []struct {
 		name       string
@@ -253,18 +264,11 @@ func (c Config) WithDefaults() (Config, error) {
 	setDefault(&c.StallTimeout, DefaultStallTimeout)
 	setDefault(&c.LingerTimeout, DefaultLingerTimeout)
 	setDefault(&c.ProxyTimeout, DefaultProxyTimeout)
-	const forever = 10 * 365 * 24 * time.Hour // ten of it, and now, are still a time
-	for _, d := range []*time.Duration{&c.ConnectTimeout, &c.HandshakeTimeout, &c.LoginTimeout, &c.IdleTimeout, &c.StallTimeout, &c.LingerTimeout, &c.ProxyTimeout, &c.ShutdownSpread} {
-		*d = min(*d, forever)
-	}
 	const unlimited = math.MaxInt / 4
 	c.InboundBufferSize, c.OutboundBufferSize = min(c.InboundBufferSize, unlimited), min(c.OutboundBufferSize, unlimited)
 	c.TrustedProxies = slices.Clone(c.TrustedProxies)
 	for i, p := range c.TrustedProxies {
-		const mapped = 96                            // bits of ::ffff:0:0/96
-		if p.Addr().Is4In6() && p.Bits() >= mapped { // peers have their IPv4 addresses
-			c.TrustedProxies[i] = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-mapped)
-		}
+		c.TrustedProxies[i] = unmapped(p)
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
@@ -277,4 +281,13 @@ func setDefault[T comparable](field *T, value T) {
 	if *field == zero {
 		*field = value
 	}
+}
+
+// unmapped is p as a network of IPv4, which peers' addresses are, where it is one of ::ffff:0:0/96.
+func unmapped(p netip.Prefix) netip.Prefix {
+	const bits = 96
+	if !p.Addr().Is4In6() || p.Bits() < bits {
+		return p
+	}
+	return netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-bits)
 }

@@ -50,6 +50,12 @@ func (q *eventQueue) take() (e queuedEvent, ok bool) {
 	return e, true
 }
 
+func (q *eventQueue) len() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.events) - q.next
+}
+
 // postEstablished delivers the event, now or with the next Update.
 func (d *core) postEstablished(c *conn, ev Event) {
 	if d.cfg.Dispatch == DispatchOnLoop {
@@ -146,10 +152,4 @@ func calledBy(functions ...string) bool {
 			return false
 		}
 	}
-}
-
-func (q *eventQueue) len() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return len(q.events) - q.next
 }
