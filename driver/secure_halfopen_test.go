@@ -182,38 +182,3 @@ func TestHalfOpenHandshakes(t *testing.T) {
 	require.Less(t, more, 1<<20, "%d bytes of each connection are left", more/total)
 	echo()
 }
-
-// TestEstablishedLate: a client that is done with its side of the handshake, says something and leaves, while ours waits for a
-// worker, is heard, and nothing of it is kept.
-func TestEstablishedLate(t *testing.T) {
-	const clients = 20
-	here, gone := make(chan struct{}, clients), make(chan struct{})
-	desc := developmentDesc()
-	desc.AuthenticateClient = true
-	desc.TLSConfig = func(c *tls.Config) {
-		c.VerifyConnection = func(tls.ConnectionState) error {
-			here <- struct{}{}
-			<-gone
-			return nil
-		}
-	}
-	server, events := newSecureServer(t, driver.Config{HandshakeWorkers: clients}, desc)
-	pair, err := tls.X509KeyPair(desc.CertificatePEM, desc.PrivateKeyPEM)
-	require.NoError(t, err)
-	for range clients {
-		nc := tls.Client(dial(t, server), &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{pair}})
-		_, err = nc.Write([]byte("\x00\x02hi"))
-		require.NoError(t, err)
-		require.NoError(t, nc.CloseWrite())
-		require.NoError(t, nc.NetConn().(*net.TCPConn).CloseWrite())
-		<-here
-	}
-	require.Equal(t, clients, server.Pending())
-	close(gone)
-	for range clients {
-		packet, _ := receive(t, server)
-		require.Equal(t, "hi", string(packet))
-	}
-	events.waitDisconnected(t, clients)
-	require.Zero(t, server.Pending())
-}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -59,6 +60,7 @@ func newLate(t *testing.T, cfg driver.Config, onPacket func(c driver.Conn, packe
 
 // client sends records behind its handshake, and leaves.
 func (l *late) client(t *testing.T, raw *net.TCPConn, records ...string) {
+	before := l.Ended()
 	nc := tls.Client(raw, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{l.pair}})
 	for _, r := range records {
 		_, err := nc.Write([]byte(r))
@@ -67,7 +69,7 @@ func (l *late) client(t *testing.T, raw *net.TCPConn, records ...string) {
 	require.NoError(t, nc.CloseWrite())
 	require.NoError(t, raw.CloseWrite())
 	<-l.here
-	eventually(t, "its FIN", func() bool { return l.Ended() == 1 })
+	eventually(t, "its FIN", func() bool { return l.Ended() == before+1 })
 }
 
 func (l *late) packets() []string {
@@ -77,6 +79,20 @@ func (l *late) packets() []string {
 }
 
 var errKicked = errors.New("kicked")
+
+// TestEstablishedLate: who left is heard, and nothing of it is kept.
+func TestEstablishedLate(t *testing.T) {
+	const clients = 20
+	l := newLate(t, driver.Config{HandshakeWorkers: clients}, func(driver.Conn, string) {})
+	for range clients {
+		l.client(t, dial(t, l), "\x00\x02hi")
+	}
+	require.Equal(t, clients, l.Pending())
+	close(l.gone)
+	l.events.waitDisconnected(t, clients)
+	require.Equal(t, slices.Repeat([]string{"hi"}, clients), l.packets())
+	require.Zero(t, l.Pending())
+}
 
 func TestLateConnectionCanBeClosed(t *testing.T) {
 	l := newLate(t, driver.Config{}, func(c driver.Conn, _ string) { c.Close(errKicked) })

@@ -74,21 +74,21 @@ type attackers struct {
 
 // attacks are one attempt each, over and over: they return when the server has ended the connection, or ctx is done.
 var attacks = map[string]func(a *attackers, ctx context.Context) error{
-	"PacketFlood":        (*attackers).packetFlood,
-	"ByteFlood":          (*attackers).byteFlood,
-	"SlowReaders":        (*attackers).slowReader,
-	"HalfOpenHandshakes": (*attackers).halfOpen,
-	"SilentLogins":       (*attackers).silentLogin,
-	"SingleBytes":        (*attackers).singleBytes,
-	"Garbage":            (*attackers).garbage,
-	"GarbageInSessions":  (*attackers).garbageInSession,
-	"WrongLengths":       (*attackers).wrongLength,
-	"ConnectAndReset":    (*attackers).connectAndReset,
-	"OneAddress":         (*attackers).hold,
-	"ClientHellosOf16MB": (*attackers).clientHelloOf16MB,
-	"ClientHellosOf56KB": (*attackers).clientHelloOf56KB,
-	"KeyUpdates":         (*attackers).keyUpdates,
-	"Renegotiation":      (*attackers).renegotiation,
+	"PacketFlood":        inSession((*attackers).packetFlood),
+	"ByteFlood":          inSession((*attackers).byteFlood),
+	"SlowReaders":        inSession((*attackers).slowReader),
+	"HalfOpenHandshakes": connected((*attackers).halfOpen),
+	"SilentLogins":       inSession((*attackers).silentLogin),
+	"SingleBytes":        connected((*attackers).singleBytes),
+	"Garbage":            connected((*attackers).garbage),
+	"GarbageInSessions":  inSession((*attackers).garbageInSession),
+	"WrongLengths":       inSession((*attackers).wrongLength),
+	"ConnectAndReset":    connected((*attackers).connectAndReset),
+	"OneAddress":         inSession((*attackers).hold),
+	"ClientHellosOf16MB": connected((*attackers).clientHelloOf16MB),
+	"ClientHellosOf56KB": connected((*attackers).clientHelloOf56KB),
+	"KeyUpdates":         connected((*attackers).keyUpdates),
+	"Renegotiation":      connected((*attackers).renegotiation),
 }
 
 // unpaced attacks are tried as often as it goes: how often they connect is what they are about.
@@ -164,6 +164,30 @@ func (a *attackers) session(ctx context.Context) (net.Conn, func(), error) {
 	return tc, done, nil
 }
 
+// connected is an attack on a connection.
+func connected(attack func(*attackers, *net.TCPConn) error) func(*attackers, context.Context) error {
+	return func(a *attackers, ctx context.Context) error {
+		nc, done, err := a.dial(ctx)
+		if err != nil {
+			return err
+		}
+		defer done()
+		return attack(a, nc)
+	}
+}
+
+// inSession is an attack behind the handshake, where the server wants one.
+func inSession(attack func(*attackers, net.Conn) error) func(*attackers, context.Context) error {
+	return func(a *attackers, ctx context.Context) error {
+		nc, done, err := a.session(ctx)
+		if err != nil {
+			return err
+		}
+		defer done()
+		return attack(a, nc)
+	}
+}
+
 // writes writes b until the server has had enough.
 func writes(nc net.Conn, b []byte) {
 	for {
@@ -184,33 +208,18 @@ func framed(n, size int, kind byte) []byte {
 	return bytes.Repeat(packet, n)
 }
 
-func (a *attackers) packetFlood(ctx context.Context) error {
-	nc, done, err := a.session(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) packetFlood(nc net.Conn) error {
 	writes(nc, framed(100, 16, 'F'))
 	return nil
 }
 
-func (a *attackers) byteFlood(ctx context.Context) error {
-	nc, done, err := a.session(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) byteFlood(nc net.Conn) error {
 	writes(nc, framed(4, 4000, 'F'))
 	return nil
 }
 
 // slowReader asks for much and reads nothing.
-func (a *attackers) slowReader(ctx context.Context) error {
-	nc, done, err := a.session(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) slowReader(nc net.Conn) error {
 	tick := time.NewTicker(10 * time.Millisecond)
 	defer tick.Stop()
 	for range tick.C {
@@ -222,12 +231,7 @@ func (a *attackers) slowReader(ctx context.Context) error {
 }
 
 // halfOpen begins a handshake, if there is one, and no more.
-func (a *attackers) halfOpen(ctx context.Context) error {
-	nc, done, err := a.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) halfOpen(nc *net.TCPConn) error {
 	if a.TLS {
 		_, _ = nc.Write([]byte("\x16\x03\x01\x02\x00\x01\x00"))
 	}
@@ -236,23 +240,13 @@ func (a *attackers) halfOpen(ctx context.Context) error {
 }
 
 // silentLogin says nothing behind the handshake.
-func (a *attackers) silentLogin(ctx context.Context) error {
-	nc, done, err := a.session(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) silentLogin(nc net.Conn) error {
 	waits(nc)
 	return nil
 }
 
 // singleBytes are those of a packet, or a handshake, that takes for ever.
-func (a *attackers) singleBytes(ctx context.Context) error {
-	nc, done, err := a.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) singleBytes(nc *net.TCPConn) error {
 	bytes := "\x0f\xff" + string(make([]byte, 4095))
 	if a.TLS {
 		bytes = "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + string(make([]byte, 500))
@@ -278,24 +272,14 @@ func noise() []byte {
 	return b
 }
 
-func (a *attackers) garbage(ctx context.Context) error {
-	nc, done, err := a.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) garbage(nc *net.TCPConn) error {
 	_, _ = nc.Write(noise())
 	waits(nc)
 	return nil
 }
 
 // garbageInSession comes behind a handshake: no record, or one that nobody sealed.
-func (a *attackers) garbageInSession(ctx context.Context) error {
-	nc, done, err := a.session(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) garbageInSession(nc net.Conn) error {
 	b := noise()
 	if rand.IntN(2) == 0 {
 		copy(b, "\x17\x03\x03\x07\x00")
@@ -307,34 +291,19 @@ func (a *attackers) garbageInSession(ctx context.Context) error {
 }
 
 // wrongLength is that of a packet: none, or too much.
-func (a *attackers) wrongLength(ctx context.Context) error {
-	nc, done, err := a.session(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) wrongLength(nc net.Conn) error {
 	_, _ = io.WriteString(nc, []string{"\x00\x00", "\x10\x01", "\xff\xff"}[rand.IntN(3)])
 	waits(nc)
 	return nil
 }
 
-func (a *attackers) connectAndReset(ctx context.Context) error {
-	nc, done, err := a.dial(ctx)
-	if err != nil {
-		return err
-	}
+func (a *attackers) connectAndReset(nc *net.TCPConn) error {
 	_ = nc.SetLinger(0)
-	done()
 	return nil
 }
 
 // hold takes a connection and keeps it.
-func (a *attackers) hold(ctx context.Context) error {
-	nc, done, err := a.session(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) hold(nc net.Conn) error {
 	for {
 		if _, err := nc.Write(framed(1, 16, 'H')); err != nil {
 			return nil
@@ -347,12 +316,7 @@ func (a *attackers) hold(ctx context.Context) error {
 }
 
 // clientHelloOf16MB says that it is that large, and begins.
-func (a *attackers) clientHelloOf16MB(ctx context.Context) error {
-	nc, done, err := a.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) clientHelloOf16MB(nc *net.TCPConn) error {
 	record := append([]byte("\x16\x03\x01\x40\x00"), make([]byte, 16<<10)...)
 	copy(record[5:], "\x01\xff\xff\xff\x03\x03")
 	writes(nc, record)
@@ -360,12 +324,7 @@ func (a *attackers) clientHelloOf16MB(ctx context.Context) error {
 }
 
 // clientHelloOf56KB is nearly as large as crypto/tls takes one. Nothing is wrong with it; the end, behind the handshake, has no close_notify.
-func (a *attackers) clientHelloOf56KB(ctx context.Context) error {
-	nc, done, err := a.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) clientHelloOf56KB(nc *net.TCPConn) error {
 	var protocols []string
 	for i := range 220 {
 		protocols = append(protocols, fmt.Sprintf("%0255d", i))

@@ -4,7 +4,6 @@ package chaos_test
 
 import (
 	"bytes"
-	"context"
 	"crypto/aes"
 	"crypto/cipher"
 	"crypto/hkdf"
@@ -89,12 +88,7 @@ func expandLabel(secret []byte, label string, n int) []byte {
 }
 
 // keyUpdates authenticates, and then asks for thousands of them, reads none, and has a byte between them, so that they are no useless records.
-func (a *attackers) keyUpdates(ctx context.Context) error {
-	nc, done, err := a.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) keyUpdates(nc *net.TCPConn) error {
 	var keys bytes.Buffer
 	tc := tls.Client(nc, &tls.Config{InsecureSkipVerify: true, KeyLogWriter: &keys, MinVersion: tls.VersionTLS13})
 	if err := tc.Handshake(); err != nil {
@@ -124,12 +118,7 @@ func (a *attackers) keyUpdates(ctx context.Context) error {
 }
 
 // renegotiation sends a ClientHello in a session of TLS 1.2 (RFC 5246, section 7.4.1; RFC 5288 for the record).
-func (a *attackers) renegotiation(ctx context.Context) error {
-	nc, done, err := a.dial(ctx)
-	if err != nil {
-		return err
-	}
-	defer done()
+func (a *attackers) renegotiation(nc *net.TCPConn) error {
 	var keys bytes.Buffer
 	wire := &recorded{Conn: nc}
 	tc := tls.Client(wire, &tls.Config{InsecureSkipVerify: true, KeyLogWriter: &keys, MaxVersion: tls.VersionTLS12,
