@@ -13,6 +13,9 @@ type eventQueue struct {
 	// delivering is held by the one goroutine that delivers.
 	delivering sync.Mutex
 
+	// Guarded by delivering.
+	current delivery
+
 	// Guarded by mu.
 	mu     sync.Mutex
 	events []queuedEvent
@@ -23,6 +26,20 @@ type queuedEvent struct {
 	Event
 	established bool
 	conn        *conn // whose slot it holds; Event.Conn may be nil
+}
+
+// delivery is one event on its way from the queue to the subscribers that there were when it began.
+type delivery struct {
+	queuedEvent
+	list  []*Subscription
+	turns int // how many of list had theirs
+}
+
+// delivered is a delivery with nothing left to do, whoever is still in it.
+var delivered = delivery{turns: math.MaxInt}
+
+func (d *delivery) run() {
+	deliver(d.list, &d.turns, d.Event, d.established, d.conn.subscriberPanicked)
 }
 
 func (q *eventQueue) put(e queuedEvent) {
@@ -90,7 +107,8 @@ func (d *core) Update() {
 // deliverRest delivers what is queued when the driver closes, after the Update that is under way.
 func (d *core) deliverRest() {
 	if !d.queue.delivering.TryLock() {
-		if inUpdate() { // this goroutine's
+		if inUpdate() { // this goroutine's: the subscribers behind the one that closes have the event that it has, and then the others
+			d.queue.current.run()
 			d.deliverQueued(math.MaxInt)
 			return
 		}
@@ -107,7 +125,9 @@ func (d *core) deliverQueued(most int) {
 			return
 		}
 		e.conn.release()
-		d.dispatch(e.conn, e.Event, e.established)
+		d.queue.current = delivery{queuedEvent: e, list: d.bus.subscriptions()}
+		d.queue.current.run()
+		d.queue.current = delivered
 	}
 }
 

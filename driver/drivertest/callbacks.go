@@ -256,7 +256,8 @@ func churn(s *suite) {
 	s.await("all ends", func() bool { st := server.Stats(); return st.Disconnected == st.Accepted })
 }
 
-// onUpdateClose: a subscriber that Update calls, on the application's own goroutine, may close the driver.
+// onUpdateClose: a subscriber that Update calls, on the application's own goroutine, may close the driver. Those behind it still have
+// each connection's events in their order.
 func onUpdateClose(s *suite) {
 	server := s.bare(driver.Config{Dispatch: driver.DispatchOnUpdate})
 	var closing atomic.Bool
@@ -265,6 +266,8 @@ func onUpdateClose(s *suite) {
 			assert.NoError(s, server.Close())
 		}
 	}})
+	var behind recorder
+	server.Events().Subscribe(&behind)
 	require.NoError(s, server.Initialize(driver.Bind{Address: host}))
 	require.NoError(s, server.StartListen(0))
 	for range 3 {
@@ -276,9 +279,12 @@ func onUpdateClose(s *suite) {
 			server.Update()
 		}
 	})
-	up, down := server.events.counts()
-	require.Equal(s, 3, up)
-	require.Equal(s, 3, down)
+	for _, r := range []*recorder{server.events, &behind} {
+		up, down := r.counts()
+		require.Equal(s, 3, up)
+		require.Equal(s, 3, down)
+		r.check(s)
+	}
 }
 
 // closeOnLoop: a callback on an event loop may not wait for its own end: Close and Shutdown close behind it, and say so.
