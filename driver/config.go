@@ -25,16 +25,14 @@ const (
 )
 
 // String is "IPv4", "IPv6" or "DualStack".
-func (f Family) String() string {
-	switch f {
-	case IPv4:
-		return "IPv4"
-	case IPv6:
-		return "IPv6"
-	case DualStack:
-		return "DualStack"
+func (f Family) String() string { return name(f, "Family", "IPv4", "IPv6", "DualStack") }
+
+// name is the one that v has among names, or what Go would write for a value that has none.
+func name[T ~int](v T, kind string, names ...string) string {
+	if v >= 0 && int(v) < len(names) {
+		return names[v]
 	}
-	return fmt.Sprintf("Family(%d)", int(f))
+	return fmt.Sprintf("%s(%d)", kind, int(v))
 }
 
 // Bind is what Initialize takes in GridMate: where the driver listens, and the address, not the port, from which it connects.
@@ -104,6 +102,9 @@ const (
 	DispatchOnUpdate
 )
 
+// String is "DispatchOnLoop" or "DispatchOnUpdate".
+func (d Dispatch) String() string { return name(d, "Dispatch", "DispatchOnLoop", "DispatchOnUpdate") }
+
 // SlowConsumer says what happens to a connection whose outbound buffer is full.
 type SlowConsumer int
 
@@ -114,6 +115,9 @@ const (
 	DisconnectSlow
 )
 
+// String is "RejectSend" or "DisconnectSlow".
+func (s SlowConsumer) String() string { return name(s, "SlowConsumer", "RejectSend", "DisconnectSlow") }
+
 // NoDelay is the TCP_NODELAY option.
 type NoDelay int
 
@@ -123,6 +127,9 @@ const (
 	// NoDelayOff leaves Nagle's algorithm on, as GridMate does.
 	NoDelayOff
 )
+
+// String is "NoDelayOn" or "NoDelayOff".
+func (n NoDelay) String() string { return name(n, "NoDelay", "NoDelayOn", "NoDelayOff") }
 
 // What the zero value of a Config stands for.
 const (
@@ -218,7 +225,7 @@ func (c Config) WithDefaults() (Config, error) {
 		{"ShutdownSpread", &c.ShutdownSpread},
 	} {
 		if *f.value < 0 {
-			errs = append(errs, fmt.Errorf("Config.%s %d is negative", f.name, *f.value))
+			errs = append(errs, fmt.Errorf("Config.%s %v is negative", f.name, *f.value))
 		}
 		const forever = 10 * 365 * 24 * time.Hour // ten of it, and now, are still a time
 		*f.value = min(*f.value, forever)

@@ -1,6 +1,7 @@
 package driver_test
 
 import (
+	"fmt"
 	"log/slog"
 	"math"
 	"net/netip"
@@ -103,12 +104,12 @@ func TestConfigErrorNamesEveryFieldThatIsWrong(t *testing.T) {
 		"Config.InboundBufferSize -3 is negative":    {InboundBufferSize: -3},
 		"Config.OutboundBufferSize -4 is negative":   {OutboundBufferSize: -4},
 		"Config.EventLoops -5 is negative":           {EventLoops: -5},
-		"Config.ConnectTimeout -6 is negative":       {ConnectTimeout: -6},
-		"Config.HandshakeTimeout -7 is negative":     {HandshakeTimeout: -7},
-		"Config.LoginTimeout -8 is negative":         {LoginTimeout: -8},
-		"Config.IdleTimeout -9 is negative":          {IdleTimeout: -9},
-		"Config.StallTimeout -10 is negative":        {StallTimeout: -10},
-		"Config.LingerTimeout -11 is negative":       {LingerTimeout: -11},
+		"Config.ConnectTimeout -6ns is negative":     {ConnectTimeout: -6},
+		"Config.HandshakeTimeout -7ns is negative":   {HandshakeTimeout: -7},
+		"Config.LoginTimeout -8ns is negative":       {LoginTimeout: -8},
+		"Config.IdleTimeout -9ns is negative":        {IdleTimeout: -9},
+		"Config.StallTimeout -10ns is negative":      {StallTimeout: -10},
+		"Config.LingerTimeout -11ns is negative":     {LingerTimeout: -11},
 		"Config.MaxConnectionsPerIP -12 is negative": {MaxConnectionsPerIP: -12},
 		"Config.PacketsPerSecond -13 is negative":    {PacketsPerSecond: -13},
 		"Config.BytesPerSecond -14 is negative":      {BytesPerSecond: -14},
@@ -126,6 +127,17 @@ func TestConfigErrorNamesEveryFieldThatIsWrong(t *testing.T) {
 	_, err := driver.Config{EventLoops: -1, IdleTimeout: -time.Second, Dispatch: 9, MaxPacketSize: 1 << 20}.WithDefaults()
 	for _, field := range []string{"EventLoops", "IdleTimeout", "Dispatch", "MaxPacketSize"} {
 		require.ErrorContains(t, err, "Config."+field)
+	}
+}
+
+func TestNamesOfSettings(t *testing.T) {
+	for want, v := range map[string]fmt.Stringer{
+		"IPv4": driver.IPv4, "IPv6": driver.IPv6, "DualStack": driver.DualStack, "Family(3)": driver.DualStack + 1,
+		"DispatchOnLoop": driver.DispatchOnLoop, "DispatchOnUpdate": driver.DispatchOnUpdate, "Dispatch(-1)": driver.DispatchOnLoop - 1,
+		"RejectSend": driver.RejectSend, "DisconnectSlow": driver.DisconnectSlow, "SlowConsumer(2)": driver.DisconnectSlow + 1,
+		"NoDelayOn": driver.NoDelayOn, "NoDelayOff": driver.NoDelayOff, "NoDelay(9)": driver.NoDelay(9),
+	} {
+		require.Equal(t, want, v.String())
 	}
 }
 

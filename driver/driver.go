@@ -30,7 +30,8 @@ type Driver interface {
 	Port() uint16
 
 	// ConnectTo dials addr and returns at once; the outcome is an event: Established, or a single Disconnected whose
-	// Reason says why not.
+	// Reason says why not. ErrSocketConnect wraps ErrConnected as long as there is a connection to addr, one that is closing included: its
+	// Disconnected says when that is over.
 	ConnectTo(addr netip.AddrPort) error
 	// DisconnectFrom sends what is queued, then closes; it returns at once, and the end is an event. It also gives
 	// up a ConnectTo under way.
@@ -66,7 +67,7 @@ type Driver interface {
 	Conns() iter.Seq[Conn]
 	// Adopt takes over an established TCP connection that something else accepted or dialled: an http.Hijacker,
 	// socket activation, an older process. nc is a *net.TCPConn, or one WithUnread or WithRemoteAddr, or what Hijack of a plain connection
-	// returned; deadlines on it are lifted. No PROXY protocol header is looked for. The driver owns it from then on, also when Adopt fails. A secure driver starts the server's side
+	// returned; deadlines on it are lifted; its socket options stay as they are. No PROXY protocol header is looked for. The driver owns it from then on, also when Adopt fails. A secure driver starts the server's side
 	// of the handshake on it. Adopt may wait for an event loop: in a callback it fails, wrapping ErrInCallback.
 	Adopt(nc net.Conn) (Conn, error)
 	// StartListenOn is StartListen on the caller's listener, which the driver owns from then on. It gives connections that Adopt
@@ -159,7 +160,7 @@ type Stats struct {
 	PacketsSent     uint64 // queued for the socket
 	BytesReceived   uint64 // on the wire
 	BytesSent       uint64 // on the wire
-	SendsRejected   uint64 // for want of room in an outbound buffer
+	SendsRejected   uint64 // packets, for want of room in an outbound buffer; not those that SendContext had to wait for
 	Panics          uint64 // in callbacks
 	ReadsPaused     uint64 // times that a full inbound buffer or PauseReading stopped reading from a connection
 }

@@ -9,13 +9,19 @@ import (
 
 func (c *conn) Send(packet []byte) error {
 	err := c.send(packet)
-	if err != nil && c.core.cfg.SlowConsumer == DisconnectSlow && errors.Is(err, ErrOutboundFull) {
-		c.abort(ErrSlowConsumer)
+	if err != nil && errors.Is(err, ErrOutboundFull) {
+		c.rejected()
+		if c.core.cfg.SlowConsumer == DisconnectSlow {
+			c.abort(ErrSlowConsumer)
+		}
 	}
 	return err
 }
 
-// send is Send without the policy for slow consumers.
+// rejected counts a packet that there was no room for.
+func (c *conn) rejected() { c.core.stripe(c).sendsRejected.Add(1) }
+
+// send is Send without what follows where there is no room.
 func (c *conn) send(packet []byte) error {
 	core := c.core
 	if err := core.checkPacket(packet); err != nil {
@@ -44,7 +50,7 @@ func (c *conn) sendFrame(frame []byte) bool {
 		return true
 	}
 	if errors.Is(err, link.ErrFull) {
-		c.core.stripe(c).sendsRejected.Add(1)
+		c.rejected()
 		if c.core.cfg.SlowConsumer == DisconnectSlow {
 			c.abort(ErrSlowConsumer)
 		}
@@ -56,7 +62,6 @@ func (c *conn) sendError(err error) error {
 	cause := ErrConnClosed
 	if errors.Is(err, link.ErrFull) {
 		cause = ErrOutboundFull
-		c.core.stripe(c).sendsRejected.Add(1)
 	}
 	return &Error{Op: "Send", Code: ErrSend, Address: c.RemoteAddr(), Err: cause}
 }
@@ -67,6 +72,9 @@ func (c *conn) SendContext(ctx context.Context, packet []byte) error {
 	}
 	for waited := false; ; waited = true {
 		if err := ctx.Err(); err != nil {
+			if waited {
+				c.rejected()
+			}
 			return fail(err)
 		}
 		err := c.send(packet)
@@ -74,6 +82,7 @@ func (c *conn) SendContext(ctx context.Context, packet []byte) error {
 			return err
 		}
 		if !waited && inCallback() {
+			c.rejected()
 			return fail(ErrInCallback)
 		}
 		// Wait for what happens after this point: try once more with the channel there.

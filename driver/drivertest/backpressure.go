@@ -49,6 +49,7 @@ func nobodyReceives(s *suite) {
 	})
 	cancel()
 	wait()
+	require.LessOrEqual(s, l.client.Stats().SendsRejected, rejected+1, "tries of one SendContext count as packets")
 
 	k := newChecker(1)
 	l.server.pumping(k.take)
@@ -57,6 +58,7 @@ func nobodyReceives(s *suite) {
 	require.NoError(s, err)
 	require.Zero(s, more)
 	s.await("reading to go on", func() bool { return !l.sc.Stats().Paused })
+	require.LessOrEqual(s, l.client.Stats().SendsRejected, rejected+1, "what SendContext waited for counts as rejected")
 	require.NoError(s, l.cc.SendContext(s.context(), numbered(nil, 0, sent, 10)))
 	k.complete(s, "afterwards", []int{sent + 1})
 }
