@@ -3,12 +3,16 @@ package driver_test
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"gridstream/driver"
@@ -153,4 +157,80 @@ func TestConnectAgainInDisconnected(t *testing.T) {
 			require.NoError(t, <-again)
 		}
 	}
+}
+
+// TestCloseInAnUpdateOfAnotherDriver: it waits for the Update that delivers this driver's events, and for a Close under way.
+func TestCloseInAnUpdateOfAnotherDriver(t *testing.T) {
+	bothDrivers(t, func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder)) {
+		a, _ := newServer(driver.Config{Dispatch: driver.DispatchOnUpdate})
+		b, _ := newServer(driver.Config{Dispatch: driver.DispatchOnUpdate})
+		var held atomic.Bool // in b's Update
+		b.Events().Subscribe(driver.SubscriberFuncs{
+			Established: func(driver.Event) {
+				held.Store(true)
+				defer held.Store(false)
+				eventually(t, "the Close", func() bool { return errors.Is(b.StartListen(0), net.ErrClosed) })
+				eventually(t, "the end of its connection", func() bool { return b.NumberOfConnections() == 0 })
+			},
+			Disconnected: func(driver.Event) { assert.False(t, held.Load(), "Disconnected during Established") },
+		})
+		a.Events().Subscribe(driver.SubscriberFuncs{Established: func(driver.Event) {
+			assert.NoError(t, b.Close())
+			assert.False(t, held.Load(), "closed, and still in Update")
+		}})
+		dial(t, b)
+		dial(t, a)
+		var updates sync.WaitGroup
+		updates.Go(func() {
+			eventually(t, "its connection", func() bool { b.Update(); return b.Stats().Disconnected == 1 })
+		})
+		eventually(t, "b's Update", held.Load)
+		eventually(t, "b's end", func() bool { a.Update(); return b.Stats().Disconnected == 1 })
+		updates.Wait()
+	})
+}
+
+// TestCloseInAnUpdateThatCloseWaitsFor says so: to wait would be for ever.
+func TestCloseInAnUpdateThatCloseWaitsFor(t *testing.T) {
+	bothDrivers(t, func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder)) {
+		server, _ := newServer(driver.Config{Dispatch: driver.DispatchOnUpdate})
+		updated := make(chan struct{})
+		var closed sync.WaitGroup
+		server.Events().Subscribe(driver.SubscriberFuncs{Established: func(driver.Event) {
+			defer close(updated)
+			closed.Go(func() { assert.NoError(t, server.Close()) })
+			eventually(t, "the Close", func() bool { return server.NumberOfConnections() == 0 })
+			var err error
+			eventually(t, "its own", func() bool { err = server.Close(); return err != nil })
+			assert.ErrorIs(t, err, driver.ErrInCallback)
+		}})
+		dial(t, server)
+		eventually(t, "the event", func() bool {
+			server.Update()
+			select {
+			case <-updated:
+				return true
+			default:
+				return false
+			}
+		})
+		closed.Wait()
+	})
+}
+
+// TestWaitForDataInUpdate ends with Close, which waits for Update.
+func TestWaitForDataInUpdate(t *testing.T) {
+	bothDrivers(t, func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder)) {
+		server, _ := newServer(driver.Config{Dispatch: driver.DispatchOnUpdate})
+		var closed sync.WaitGroup
+		waited := make(chan error, 1)
+		server.Events().Subscribe(driver.SubscriberFuncs{Established: func(driver.Event) {
+			closed.Go(func() { assert.NoError(t, server.Close()) })
+			waited <- server.WaitForData(context.Background())
+		}})
+		dial(t, server)
+		eventually(t, "the end of waiting", func() bool { server.Update(); return len(waited) == 1 })
+		require.ErrorIs(t, <-waited, net.ErrClosed)
+		closed.Wait()
+	})
 }

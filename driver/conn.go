@@ -130,10 +130,11 @@ func (c *conn) ResumeReading() { c.resume(pauseUser) }
 
 // pause stops reading. What the peer sends meanwhile is not held against it, when it comes all at once.
 func (c *conn) pause(p link.Pause) {
-	if c.limiter != nil {
-		c.limiter.pause()
+	if c.limiter == nil {
+		c.link.Pause(p)
+		return
 	}
-	c.link.Pause(p)
+	c.limiter.pause(c.link, p)
 }
 
 func (c *conn) resume(p link.Pause) {
@@ -141,11 +142,7 @@ func (c *conn) resume(p link.Pause) {
 		c.link.Resume(p)
 		return
 	}
-	c.limiter.resume() // before the next read
-	c.link.Resume(p)
-	if c.link.Paused() { // for another reason
-		c.limiter.pause()
-	}
+	c.limiter.resume(c.link, p)
 }
 
 func (c *conn) Stats() ConnStats {

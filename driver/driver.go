@@ -90,9 +90,9 @@ type Driver interface {
 	// *LeftError, which wraps ctx's error, says what was left.
 	Shutdown(ctx context.Context) error
 	// Close ends everything at once, dropping what is queued. All Disconnected events are delivered, and no goroutine is left, when it
-	// returns. Idempotent. In a callback, which it would have to wait for, it closes behind the callback, and says so with an error that
-	// wraps ErrInCallback; so does Shutdown, which then goes on until the deadline of its context, also if that is cancelled, and logs
-	// what it would return.
+	// returns. Idempotent. In a callback, which it would have to wait for, or where another Close waits for the Update that calls it, it
+	// closes behind that, and says so with an error that wraps ErrInCallback; so does Shutdown, which then goes on until the deadline of
+	// its context, also if that is cancelled, and logs what it would return.
 	Close() error
 }
 

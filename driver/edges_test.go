@@ -1,6 +1,7 @@
 package driver_test
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"math"
@@ -103,9 +104,9 @@ func TestRateOfWhoIsNotRead(t *testing.T) {
 		c.ResumeReading()
 		eventually(t, "all of it", func() bool { return packets.Load() == 40 })
 		require.Equal(t, 1, server.NumberOfConnections())
-		_, err := nc.Write(make([]byte, 3*200)) // beyond it
+		_, err := nc.Write(bytes.Repeat([]byte{0, 1, 'x'}, 200)) // beyond it
 		require.NoError(t, err)
-		require.Error(t, events.waitDisconnected(t, 1).Reason)
+		require.ErrorIs(t, events.waitDisconnected(t, 1).Reason, driver.ErrRateLimited)
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 )
 
 // eventQueue keeps events for Update. It is bounded by the number of connections: each event in it holds the slot of
@@ -13,8 +14,12 @@ type eventQueue struct {
 	// delivering is held by the one goroutine that delivers.
 	delivering sync.Mutex
 
+	// Atomic: the goroutine that is in a subscriber, while it delivers; 0: none.
+	by atomic.Uint64
+
 	// Guarded by delivering.
 	current delivery
+	stack   [64]byte // see goroutine
 
 	// Guarded by mu.
 	mu     sync.Mutex
@@ -107,7 +112,7 @@ func (d *core) Update() {
 // deliverRest delivers what is queued when the driver closes, after the Update that is under way.
 func (d *core) deliverRest() {
 	if !d.queue.delivering.TryLock() {
-		if inUpdate() { // this goroutine's: the subscribers behind the one that closes have the event that it has, and then the others
+		if d.inUpdate() { // the subscribers behind the one that closes have the event that it has, and then the others
 			d.queue.current.run()
 			d.deliverQueued(math.MaxInt)
 			return
@@ -119,15 +124,21 @@ func (d *core) deliverRest() {
 }
 
 func (d *core) deliverQueued(most int) {
+	q := &d.queue
+	if q.len() == 0 {
+		return
+	}
+	before := q.by.Swap(goroutine(q.stack[:]))
+	defer q.by.Store(before)
 	for range most {
-		e, ok := d.queue.take()
+		e, ok := q.take()
 		if !ok {
 			return
 		}
 		e.conn.release()
-		d.queue.current = delivery{queuedEvent: e, list: d.bus.subscriptions()}
-		d.queue.current.run()
-		d.queue.current = delivered
+		q.current = delivery{queuedEvent: e, list: d.bus.subscriptions()}
+		q.current.run()
+		q.current = delivered
 	}
 }
 
@@ -140,8 +151,22 @@ func (d *core) dispatch(c *conn, ev Event, established bool) {
 	}
 }
 
-// inUpdate reports whether the caller is a subscriber that this goroutine's Update called.
-func inUpdate() bool { return calledBy("/driver.(*core).deliverQueued") }
+// inUpdate reports whether the caller is a subscriber that this driver's Update called on this goroutine, or its Close.
+func (d *core) inUpdate() bool {
+	by := d.queue.by.Load()
+	return by != 0 && by == goroutine(make([]byte, len(d.queue.stack)))
+}
+
+// goroutine is the number of the caller's goroutine, which a trace of its stack begins with. buf is for as much of it.
+func goroutine(buf []byte) (id uint64) {
+	for _, digit := range buf[len("goroutine "):runtime.Stack(buf, false)] {
+		if digit < '0' || digit > '9' {
+			break
+		}
+		id = 10*id + uint64(digit-'0')
+	}
+	return id
+}
 
 // inCallback reports whether the caller is a callback on an event loop, or on another goroutine that closing waits for.
 func inCallback() bool {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 
 	"gridstream/loop/link"
@@ -47,6 +48,24 @@ func (d *core) Adopt(nc net.Conn) (Conn, error) {
 	return c, nil
 }
 
+// writeQueued writes b, as long as within each stall the peer takes some of it.
+func writeQueued(nc net.Conn, b []byte, stall time.Duration) error {
+	if len(b) == 0 {
+		return nil
+	}
+	for {
+		_ = nc.SetWriteDeadline(time.Now().Add(stall))
+		n, err := nc.Write(b)
+		b = b[n:]
+		if err != nil && (n == 0 || !errors.Is(err, os.ErrDeadlineExceeded)) {
+			return err
+		}
+		if len(b) == 0 {
+			return nc.SetWriteDeadline(time.Time{})
+		}
+	}
+}
+
 // Hijack implements Conn.
 func (c *conn) Hijack() (net.Conn, error) {
 	fail := func(cause error) (net.Conn, error) {
@@ -65,13 +84,9 @@ func (c *conn) Hijack() (net.Conn, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if len(queued) > 0 {
-		_ = nc.SetWriteDeadline(time.Now().Add(c.core.cfg.StallTimeout))
-		if _, err := nc.Write(queued); err != nil {
-			nc.Close()
-			return fail(err)
-		}
-		_ = nc.SetWriteDeadline(time.Time{})
+	if err := writeQueued(nc, queued, c.core.cfg.StallTimeout); err != nil {
+		nc.Close()
+		return fail(err)
 	}
 	if remote := c.RemoteAddr(); tcp.AddrPort(nc.RemoteAddr()) != remote { // it is not the socket's
 		nc = known(nc, nil, remote)

@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"gridstream/loop/link"
 )
 
 // limiter is what one connection may receive. Owned by its loop.
@@ -11,24 +13,28 @@ type limiter struct {
 	packets, bytes bucket
 	received       uint64 // bytes counted, where the link tells
 
-	// Guarded by mu, a leaf. Any goroutine.
+	// Guarded by mu. Any goroutine. mailbox.mu -> mu -> the link's.
 	mu     sync.Mutex
 	since  time.Time     // reading is paused; zero: it is not
 	unread time.Duration // paused since credit was last taken
 }
 
-func (l *limiter) pause() {
+// pause pauses reading from the link.
+func (l *limiter) pause(of link.Link, p link.Pause) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if l.since.IsZero() {
+	of.Pause(p)
+	if l.since.IsZero() && of.Paused() {
 		l.since = time.Now()
 	}
 }
 
-func (l *limiter) resume() {
+// resume goes on with it, unless it is paused for another reason. What is read then waits for mu, and for its credit.
+func (l *limiter) resume(of link.Link, p link.Pause) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.since.IsZero() {
+	of.Resume(p)
+	if !l.since.IsZero() && !of.Paused() {
 		l.unread += time.Since(l.since)
 		l.since = time.Time{}
 	}
@@ -58,8 +64,8 @@ func newLimiter(cfg *Config) *limiter {
 type bucket struct {
 	rate   float64 // per second; 0: no limit
 	tokens float64
-	extra  float64 // beyond one second's worth: for what came while nothing was read
-	filled time.Time
+	extra  float64   // beyond one second's worth: for what came while nothing was read
+	filled time.Time // so far tokens, and extra for the time that reading was paused, are there
 }
 
 func newBucket(rate int, now time.Time) bucket {
@@ -72,8 +78,12 @@ func (b *bucket) take(n int) bool {
 		return true
 	}
 	now := time.Now()
-	b.tokens = min(b.rate, b.tokens+now.Sub(b.filled).Seconds()*b.rate)
+	read := now.Sub(b.filled) // for so long, and nothing came
 	b.filled = now
+	if read >= time.Second {
+		b.extra = 0 // what waited has come
+	}
+	b.tokens = min(b.rate, b.tokens+read.Seconds()*b.rate)
 	if b.tokens+b.extra < float64(n) {
 		return false
 	}
@@ -85,7 +95,14 @@ func (b *bucket) take(n int) bool {
 	return true
 }
 
-func (b *bucket) credit(d time.Duration) { b.extra += d.Seconds() * b.rate }
+// credit is for the time d, in which nothing was read.
+func (b *bucket) credit(d time.Duration) {
+	b.extra += d.Seconds() * b.rate
+	b.filled = b.filled.Add(d)
+	if now := time.Now(); b.filled.After(now) { // what was read already was taken meanwhile
+		b.filled = now
+	}
+}
 
 // perIP counts the accepted connections of each peer: an IPv4 address, or an IPv6 /64. Any goroutine.
 type perIP struct {

@@ -137,10 +137,7 @@ func (d *core) Close() error {
 	d.mu.Lock()
 	if closed := d.closed; closed != nil {
 		d.mu.Unlock()
-		if !inUpdate() {
-			<-closed
-		}
-		return nil
+		return d.awaitClosed(closed)
 	}
 	closed := make(chan struct{})
 	d.closed = closed
@@ -154,15 +151,28 @@ func (d *core) Close() error {
 	if d.security != nil {
 		d.security.stop()
 	}
-	d.deliverRest()
 	if d.inbox != nil {
-		close(d.inbox.closed)
+		close(d.inbox.closed) // before the Update under way is waited for, whose subscriber may be in WaitForData
 	}
+	d.deliverRest()
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.bound != nil {
 		d.bound.Close()
 	}
+	return nil
+}
+
+// awaitClosed waits for another Close, unless that waits for the Update that the caller is called by.
+func (d *core) awaitClosed(closed <-chan struct{}) error {
+	if d.inUpdate() {
+		select {
+		case <-closed:
+		default:
+			return &Error{Op: "Close", Code: ErrSocketClose, Err: errInCallback}
+		}
+	}
+	<-closed
 	return nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/pires/go-proxyproto"
@@ -271,9 +272,13 @@ func proxyHijack(s *suite) {
 
 // proxyRateLimit: what comes in one piece with the header counts.
 func proxyRateLimit(s *suite) {
-	server := s.server(driver.Config{TrustedProxies: loopback, BytesPerSecond: 1000})
+	server := s.server(driver.Config{TrustedProxies: loopback, BytesPerSecond: 1000, HandshakeTimeout: time.Hour})
 	nc := s.dialRaw(server)
-	_, err := nc.Write(append(proxyHeader(s, 1, "203.0.113.1:1"), make([]byte, 10_000)...))
+	begins := []byte{0xff, 0xff} // a packet
+	if s.secure {
+		begins = []byte{22, 3, 1, 0x40, 0, 1, 0, 0xff, 0xff} // a ClientHello
+	}
+	_, err := nc.Write(slices.Concat(proxyHeader(s, 1, "203.0.113.1:1"), begins, make([]byte, 10_000)))
 	require.NoError(s, err)
 	s.awaitGone(nc)
 	require.Empty(s, server.events.all())

@@ -204,7 +204,7 @@ func (c *conn) breakLocked(err error) {
 		err = call
 	}
 	c.dropQueueLocked()
-	if c.reason == io.EOF && errors.Is(err, syscall.ECONNRESET) {
+	if c.tls == nil && c.reason == io.EOF && errors.Is(err, syscall.ECONNRESET) { // with TLS that is a close_notify
 		c.reason = err // the system tells of a reset once: who reads behind the write that was told finds the end
 	}
 	switch {
