@@ -31,7 +31,7 @@ func (d *core) attach(c *conn, nc *net.TCPConn) error {
 	if source := c.source(); source.IsValid() {
 		remote = source.Addr()
 	}
-	if c.awaitedHeader() == nil {
+	if c.awaitedHeader() == nil && !d.inheritsCount(c, nc) {
 		if err := d.countPeer(c, remote); err != nil {
 			nc.Close()
 			return err
@@ -45,10 +45,24 @@ func (d *core) attach(c *conn, nc *net.TCPConn) error {
 		d.linkGone()
 	}
 	nc.Close()
-	if c.perIP {
+	if c.perIP.Swap(false) {
 		d.perIP.release(remote)
 	}
 	return attachError(err)
+}
+
+// inheritsCount has c take the place of the connection that it is the proof of the end of: see conn.register.
+func (d *core) inheritsCount(c *conn, nc *net.TCPConn) bool {
+	if d.perIP.max == 0 || !c.direct {
+		return false
+	}
+	old := d.registry.get(key(tcp.AddrPort(nc.RemoteAddr())))
+	if old == nil || !old.direct || old.LocalAddr() != tcp.AddrPort(nc.LocalAddr()) {
+		return false
+	}
+	old.abort(errReplaced)
+	c.perIP.Store(old.perIP.Swap(false))
+	return c.perIP.Load()
 }
 
 // countPeer counts a connection that was accepted from a; the error is of one too many.
@@ -60,7 +74,7 @@ func (d *core) countPeer(c *conn, a netip.Addr) error {
 		d.counters.acceptsRefused.Add(1)
 		return fmt.Errorf("%v has MaxConnectionsPerIP %d connections", a, d.perIP.max)
 	}
-	c.perIP = true
+	c.perIP.Store(true)
 	return nil
 }
 

@@ -28,7 +28,6 @@ type conn struct {
 	limiter *limiter // nil without limits
 	secure  *secure  // nil without TLS
 	inbound bool
-	perIP   bool // counted in core.perIP
 	direct  bool // accepted here, from the peer itself
 
 	// Owned by the loop.
@@ -41,6 +40,7 @@ type conn struct {
 	attached      atomic.Bool // a ConnectTo's has its link
 	established   atomic.Bool // from Established until closing begins
 	authenticated atomic.Bool
+	perIP         atomic.Bool   // counted in core.perIP
 	holds         atomic.Int32  // what keeps the connection's slot: the link, unread packets, queued events
 	received      atomic.Uint64 // packets; written by the loop
 	sent          atomic.Uint64 // packets
@@ -262,6 +262,9 @@ func (c *conn) establish() {
 	}
 }
 
+// errReplaced is what the system would have said.
+var errReplaced = os.NewSyscallError("read", syscall.ECONNRESET)
+
 // register enters the connection under its address; false where that is somebody else's. Who comes from the same address and port to the
 // same as before has left without a word: the kernel lets no two live.
 func (c *conn) register() bool {
@@ -272,7 +275,7 @@ func (c *conn) register() bool {
 		}
 		other := c.core.registry.add(c, old)
 		if other == nil {
-			old.abort(os.NewSyscallError("read", syscall.ECONNRESET))
+			old.abort(errReplaced)
 		}
 		old = other
 	}
@@ -337,7 +340,7 @@ func (c *conn) close(cause error) {
 	for _, g := range groups {
 		g.Remove(c)
 	}
-	if c.perIP {
+	if c.perIP.Swap(false) {
 		core.perIP.release(remote.Addr())
 	}
 	switch {

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -143,6 +144,54 @@ func TestWithRemoteAddrUnmaps(t *testing.T) {
 	require.Equal(t, netip.MustParseAddrPort("192.0.2.1:5"), c.RemoteAddr())
 }
 
+// TestListenerClosedByItsOwner is forgotten: the driver says so, and may listen again.
+func TestListenerClosedByItsOwner(t *testing.T) {
+	d, _ := newDriver(t, driver.Config{})
+	for range 2 {
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		require.NoError(t, d.StartListenOn(ln))
+		require.NoError(t, ln.Close())
+		eventually(t, "that it says so", func() bool { return !d.IsListening() })
+		require.ErrorIs(t, d.StopListen(), driver.ErrNotListening)
+	}
+	require.NoError(t, d.StartListen(0))
+	dial(t, d)
+}
+
+// TestHijackOfASlowReader takes as long as the peer takes something.
+func TestHijackOfASlowReader(t *testing.T) {
+	bothDrivers(t, func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder)) {
+		const stall = 500 * time.Millisecond
+		server, events := newServer(driver.Config{OutboundBufferSize: 16 << 20, StallTimeout: stall})
+		nc := dial(t, server)
+		require.NoError(t, nc.SetReadBuffer(64<<10))
+		c := events.waitEstablished(t, 1).Conn
+		const packets, size = 200, 60_000
+		for range packets {
+			require.NoError(t, c.Send(make([]byte, size)))
+		}
+		var got atomic.Int64
+		var reads sync.WaitGroup
+		reads.Go(func() {
+			buf := make([]byte, packets*(size+2)/20)
+			for {
+				n, err := io.ReadFull(nc, buf)
+				got.Add(int64(n))
+				if err != nil {
+					return
+				}
+				time.Sleep(stall / 5) // its slowness: four times the limit in all
+			}
+		})
+		hijacked, err := c.Hijack()
+		require.NoError(t, err)
+		require.NoError(t, hijacked.Close())
+		reads.Wait()
+		require.EqualValues(t, packets*(size+2), got.Load())
+	})
+}
+
 // oddFraming does not do as it should.
 type oddFraming struct {
 	most  int
@@ -200,7 +249,7 @@ func TestComesBackFromTheSamePort(t *testing.T) {
 	}
 	from := &net.TCPAddr{IP: net.IPv4(127, 201, byte(os.Getpid()>>8), byte(os.Getpid())), Port: 40_000}
 	bothDrivers(t, func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder)) {
-		server, events := newServer(driver.Config{})
+		server, events := newServer(driver.Config{MaxConnectionsPerIP: 1}) // it takes the place of the one before
 		const times = 5
 		for n := 1; n <= times; n++ {
 			nc, err := (&net.Dialer{LocalAddr: from}).Dial("tcp", addrOf(server).String())
@@ -220,6 +269,20 @@ func TestComesBackFromTheSamePort(t *testing.T) {
 		now, ok := server.Conn(from.AddrPort())
 		require.True(t, ok)
 		require.Equal(t, events.waitEstablished(t, times).Conn.ID(), now.ID())
+
+		another := &net.TCPAddr{IP: from.IP}
+		nc, err := (&net.Dialer{LocalAddr: another}).Dial("tcp", addrOf(server).String())
+		require.NoError(t, err)
+		defer nc.Close()
+		eventually(t, "that another port counts as one more", func() bool { return server.Stats().AcceptsRefused == 1 })
+		now.Close(nil)
+		now.ResumeReading()
+		eventually(t, "room for it", func() bool {
+			nc, err := (&net.Dialer{LocalAddr: another}).Dial("tcp", addrOf(server).String())
+			require.NoError(t, err)
+			defer nc.Close()
+			return server.Stats().Accepted > times
+		})
 	})
 }
 
@@ -243,17 +306,6 @@ func TestListenerThatCannotBeTaken(t *testing.T) {
 	require.NoError(t, d.StartListenOn(notTCP{ln}))
 	dial(t, d)
 	eventually(t, "that it counts", func() bool { return d.Stats().AcceptsRefused == 1 })
-}
-
-// TestIsListeningOnAListenerThatIsClosed by whose it was.
-func TestIsListeningOnAListenerThatIsClosed(t *testing.T) {
-	d, _ := newDriver(t, driver.Config{})
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	require.NoError(t, d.StartListenOn(ln))
-	require.True(t, d.IsListening())
-	require.NoError(t, ln.Close())
-	eventually(t, "that it says so", func() bool { return !d.IsListening() })
 }
 
 // TestABurstForWhoReads is more than the outbound buffer holds, and arrives: the socket has room.

@@ -47,7 +47,7 @@ func (d *core) mayListenLocked(op string) error {
 	if err := d.readyLocked(op, ErrSocketListen, netip.AddrPort{}); err != nil {
 		return err
 	}
-	if d.acceptor != nil {
+	if d.listeningLocked() {
 		return &Error{Op: op, Code: ErrSocketListen, Address: d.listening, Err: ErrListening}
 	}
 	if d.security != nil {
@@ -81,7 +81,7 @@ func (d *core) StopListen() error {
 	if err := d.readyLocked("StopListen", ErrSocketListen, netip.AddrPort{}); err != nil {
 		return err
 	}
-	if d.acceptor == nil {
+	if !d.listeningLocked() {
 		return &Error{Op: "StopListen", Code: ErrSocketListen, Err: ErrNotListening}
 	}
 	err := d.stopListenLocked()
@@ -104,11 +104,19 @@ func (d *core) stopListenLocked() error {
 	return err
 }
 
+// listeningLocked forgets a listener of the application's own that the application closed.
+func (d *core) listeningLocked() bool {
+	if d.acceptor != nil && d.acceptor.Over() {
+		_ = d.stopListenLocked()
+	}
+	return d.acceptor != nil
+}
+
 // IsListening implements Driver.
 func (d *core) IsListening() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.acceptor != nil && !d.acceptor.Over()
+	return d.listeningLocked()
 }
 
 // Port implements Driver.
@@ -116,7 +124,7 @@ func (d *core) Port() uint16 {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case d.acceptor != nil:
+	case d.listeningLocked():
 		return d.listening.Port()
 	case d.bound != nil:
 		return d.bound.Address().Port()

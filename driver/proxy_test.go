@@ -12,7 +12,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"gridstream/driver"
-	"gridstream/driver/stdnet"
 )
 
 func TestConfigTrustedProxiesAreNetworks(t *testing.T) {
@@ -33,30 +32,22 @@ func TestConfigTrustedProxiesMayBeMapped(t *testing.T) {
 // TestTLSCallbacksSeeThePlayer, not the load balancer.
 func TestTLSCallbacksSeeThePlayer(t *testing.T) {
 	const player = "203.0.113.1:1"
-	for name, newDriver := range map[string]func(driver.Config) (*driver.SecureStream, error){
-		"loops": driver.NewSecure, "stdnet": stdnet.NewSecure,
-	} {
-		t.Run(name, func(t *testing.T) {
-			seen := make(chan string, 1)
-			desc := developmentDesc()
-			desc.TLSConfig = func(c *tls.Config) {
-				c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
-					seen <- hello.Conn.RemoteAddr().String()
-					return nil, nil
-				}
+	bothSecureDrivers(t, func(t *testing.T, newServer newSecureServerFunc) {
+		seen := make(chan string, 1)
+		desc := developmentDesc()
+		desc.TLSConfig = func(c *tls.Config) {
+			c.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+				seen <- hello.Conn.RemoteAddr().String()
+				return nil, nil
 			}
-			server, err := newDriver(driver.Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}})
-			require.NoError(t, err)
-			defer server.Close()
-			require.NoError(t, server.InitializeSecurity(driver.Bind{Address: "127.0.0.1"}, desc))
-			require.NoError(t, server.StartListen(0))
-			nc := dial(t, server)
-			_, err = io.WriteString(nc, "PROXY TCP4 203.0.113.1 10.0.0.1 1 2\r\n")
-			require.NoError(t, err)
-			require.NoError(t, tls.Client(nc, &tls.Config{InsecureSkipVerify: true}).Handshake())
-			require.Equal(t, player, <-seen)
-		})
-	}
+		}
+		server, _ := newServer(driver.Config{TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}, desc)
+		nc := dial(t, server)
+		_, err := io.WriteString(nc, "PROXY TCP4 203.0.113.1 10.0.0.1 1 2\r\n")
+		require.NoError(t, err)
+		require.NoError(t, tls.Client(nc, &tls.Config{InsecureSkipVerify: true}).Handshake())
+		require.Equal(t, player, <-seen)
+	})
 }
 
 // FuzzProxyHeader: a header is complete at one length, is the same however it is cut, and what the reference writes is read back.
@@ -94,5 +85,35 @@ func FuzzProxyHeader(f *testing.F) {
 		require.NoError(t, err)
 		require.Equal(t, len(again), size)
 		require.Equal(t, source, same)
+	})
+}
+
+// headed writes head in one piece with what it writes first.
+type headed struct {
+	net.Conn
+	head []byte
+}
+
+func (h *headed) Write(b []byte) (int, error) {
+	n, err := h.Conn.Write(append(h.head, b...))
+	n -= len(h.head)
+	h.head = nil
+	return n, err
+}
+
+// TestHandshakeBytesCountOnce, where they come in one piece with the header.
+func TestHandshakeBytesCountOnce(t *testing.T) {
+	bothSecureDrivers(t, func(t *testing.T, newServer newSecureServerFunc) {
+		packets := make(chan struct{}, 1)
+		server, _ := newServer(driver.Config{
+			TrustedProxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")},
+			BytesPerSecond: 2500, // some 1,600 come
+			OnPacket:       func(driver.Conn, []byte) { packets <- struct{}{} },
+		}, developmentDesc())
+		tc := tls.Client(&headed{Conn: dial(t, server), head: []byte("PROXY TCP4 203.0.113.1 10.0.0.1 1 2\r\n")}, &tls.Config{InsecureSkipVerify: true})
+		_, err := tc.Write([]byte{0, 1, 'x'})
+		require.NoError(t, err)
+		eventually(t, "the packet", func() bool { return len(packets) == 1 })
+		require.Zero(t, server.Stats().Ends.RateLimited)
 	})
 }

@@ -217,6 +217,9 @@ func (c *conn) endHandshake() {
 	c.core.notPending(c)
 	c.link.SetDeadline(0)
 	s.ready.Store(true)
+	if s.session == nil && c.limiter != nil {
+		c.limiter.received = c.link.Received() // what the handshake took came in its own time
+	}
 	c.link.Resume(pauseHandshake) // paused between the worker's last step and now
 	c.establish()
 	if s.session != nil {

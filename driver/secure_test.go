@@ -2,6 +2,7 @@ package driver_test
 
 import (
 	"crypto/tls"
+	"errors"
 	"net"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 
 	"gridstream/driver"
 	"gridstream/driver/drivertest"
+	"gridstream/driver/stdnet"
 )
 
 func TestSecureConformance(t *testing.T) { drivertest.Run(t, newSecured) }
@@ -32,6 +34,46 @@ func newSecureServer(t testing.TB, cfg driver.Config, desc driver.SecureDesc) (*
 	d, events := newSecureDriver(t, cfg, desc)
 	require.NoError(t, d.StartListen(0))
 	return d, events
+}
+
+type newSecureServerFunc func(driver.Config, driver.SecureDesc) (*driver.SecureStream, *recorder)
+
+// bothSecureDrivers runs f with servers of either kind.
+func bothSecureDrivers(t *testing.T, f func(t *testing.T, newServer newSecureServerFunc)) {
+	for name, newDriver := range map[string]func(driver.Config) (*driver.SecureStream, error){
+		"loops": driver.NewSecure, "stdnet": stdnet.NewSecure,
+	} {
+		t.Run(name, func(t *testing.T) {
+			f(t, func(cfg driver.Config, desc driver.SecureDesc) (*driver.SecureStream, *recorder) {
+				d, err := newDriver(cfg)
+				require.NoError(t, err)
+				t.Cleanup(func() { require.NoError(t, d.Close()) })
+				events := &recorder{}
+				d.Events().Subscribe(events)
+				require.NoError(t, d.InitializeSecurity(driver.Bind{Address: "127.0.0.1"}, desc))
+				require.NoError(t, d.StartListen(0))
+				return d, events
+			})
+		})
+	}
+}
+
+// TestCloseNotifyAndThenAReset: the first reason wins.
+func TestCloseNotifyAndThenAReset(t *testing.T) {
+	bothSecureDrivers(t, func(t *testing.T, newServer newSecureServerFunc) {
+		server, events := newServer(driver.Config{OutboundBufferSize: 32 << 20}, developmentDesc())
+		nc := dial(t, server)
+		tc := tls.Client(nc, &tls.Config{InsecureSkipVerify: true})
+		require.NoError(t, tc.Handshake())
+		c := events.waitEstablished(t, 1).Conn
+		for range 400 { // more than the kernel has room for
+			require.NoError(t, c.Send(make([]byte, 60_000)))
+		}
+		require.NoError(t, tc.CloseWrite())
+		eventually(t, "that it is seen", func() bool { return errors.Is(c.Send([]byte("x")), net.ErrClosed) })
+		require.NoError(t, nc.Close()) // with data that is not read: a reset
+		require.ErrorIs(t, events.waitDisconnected(t, 1).Reason, driver.ErrPeerClosed)
+	})
 }
 
 func TestSecurePacketsBothWays(t *testing.T) {
