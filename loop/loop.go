@@ -147,12 +147,12 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	}
 	c.unwatchLocked()
 	c.gc = nil
-	eof := errors.Is(err, io.EOF)
-	if eof {
+	if err == io.EOF { // the poller told; of a read that found the end it comes wrapped
 		if failure := socketError(int(c.fd)); failure != nil {
-			eof, err = false, failure
+			err = failure
 		}
 	}
+	eof := errors.Is(err, io.EOF)
 	if eof && !c.idleLocked() && (c.State() == link.Open || c.State() == link.Draining) {
 		if fd, dupErr := l.engine.spare.dup(int(c.fd)); dupErr == nil {
 			l.drainAfterEOFLocked(c, fd)
@@ -183,7 +183,8 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 }
 
 // socketError is the error that a socket has, nil without one. gnet takes what the poller tells (EPOLLERR) for the end of input,
-// where that comes without anything to read. EPIPE is what a socket has that was reset behind the end of input.
+// where that comes without anything to read. EPIPE is what a socket has that was reset behind the end of input. A socket may have an
+// error and live, e.g. when a router had no route for a moment: who has read the end must not ask.
 func socketError(fd int) error {
 	n, err := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_ERROR)
 	if errno := syscall.Errno(n); err == nil && errno != 0 && errno != syscall.EPIPE {

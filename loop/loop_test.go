@@ -121,19 +121,26 @@ func (e *end) waitClosed(t testing.TB) error {
 // pair attaches one end of a TCP connection; the other is the test's.
 func pair(t testing.TB, e *loop.Engine, onData func(*end, []byte)) (*end, *net.TCPConn) {
 	t.Helper()
+	nc, peer := accepted(t)
+	c := &end{onData: onData}
+	require.NoError(t, e.Attach(nc, c, c.set))
+	require.Equal(t, 1, c.snapshot().opens)
+	require.Equal(t, link.Open, c.State())
+	return c, peer
+}
+
+// accepted is a connection that nobody has attached yet, and its peer.
+func accepted(t testing.TB) (nc, peer *net.TCPConn) {
+	t.Helper()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer ln.Close()
-	peer, err := net.Dial("tcp", ln.Addr().String())
+	p, err := net.Dial("tcp", ln.Addr().String())
 	require.NoError(t, err)
-	t.Cleanup(func() { peer.Close() })
-	nc, err := ln.Accept()
+	t.Cleanup(func() { p.Close() })
+	c, err := ln.Accept()
 	require.NoError(t, err)
-	c := &end{onData: onData}
-	require.NoError(t, e.Attach(nc.(*net.TCPConn), c, c.set))
-	require.Equal(t, 1, c.snapshot().opens)
-	require.Equal(t, link.Open, c.State())
-	return c, peer.(*net.TCPConn)
+	return c.(*net.TCPConn), p.(*net.TCPConn)
 }
 
 func TestConnReadsAndWrites(t *testing.T) {

@@ -31,10 +31,15 @@ func (o *outbound) bytes() []byte {
 // was added.
 func (o *outbound) append(enc link.Encoder, b []byte, most int) {
 	if o.sent > 0 && len(o.buf.B)+most > cap(o.buf.B) {
-		o.buf.B = o.buf.B[:copy(o.buf.B, o.buf.B[o.sent:])]
-		o.sent = 0
+		o.compact()
 	}
 	o.buf = appendTo(o.buf, enc, b)
+}
+
+// compact drops what was written.
+func (o *outbound) compact() {
+	o.buf.B = o.buf.B[:copy(o.buf.B, o.buf.B[o.sent:])]
+	o.sent = 0
 }
 
 // appendTo appends the frame of b to buf, or where that is nil to a new one.

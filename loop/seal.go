@@ -59,6 +59,9 @@ func (c *Conn) sealLocked(plain []byte) {
 	if c.out.buf == nil {
 		c.out.buf = bytebufferpool.Get()
 	}
+	if c.out.sent > len(c.out.buf.B)/2 { // else what a queue that is never empty had written would stay in it
+		c.out.compact()
+	}
 	b, err := c.h.(link.Sealer).Seal(c.out.buf.B, plain)
 	c.out.buf.B = b
 	if len(b) == c.out.sent {

@@ -1,5 +1,3 @@
-//go:build !poll_opt
-
 package loop
 
 import (
@@ -9,7 +7,7 @@ import (
 
 // urgent is what it takes to ignore TCP's urgent data. gnet has its poller tell of it (EPOLLPRI), and reads: a peer that sends a segment
 // with an urgent byte behind a gap, which never closes, has nothing to be read, and the loop turns for ever. gnet offers no way not
-// to ask, so that it is taken back here; without gnet's poll_opt, whose events have another form.
+// to ask, so that it is taken back here.
 type urgent struct {
 	// Owned by the loop.
 	epoll int // gnet's descriptor; 0: not looked for

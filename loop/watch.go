@@ -65,16 +65,17 @@ func (e *Engine) stopWatch() {
 	e.watch.done.Wait()
 }
 
-// look sends a probe, if the last one is back, and else sees how late it is.
+// look sends a probe, if the last one is back, and else sees how late it is. A loop without connections is not asked.
 func (l *Loop) look() {
-	if l.load.Load() == 0 || !l.opened() {
-		return
-	}
 	p, now := &l.probe, l.engine.clock.now()
 	if p.posted.Load() == 0 {
 		if p.slow {
 			p.slow = false
 			l.engine.cfg.Logger.Info("loop: the event loop is in time again")
+		}
+		if l.load.Load() == 0 || !l.opened() {
+			p.took.Store(0)
+			return
 		}
 		p.posted.Store(int64(now))
 		l.execute(func() {

@@ -1,9 +1,8 @@
-//go:build !poll_opt
-
 package loop_test
 
 import (
 	"encoding/binary"
+	"io"
 	"net"
 	"syscall"
 	"testing"
@@ -43,6 +42,82 @@ func sequence(t *testing.T, nc *net.TCPConn) (next, expected uint32) {
 		set(repair, -1) // and no probe of the window
 	}))
 	return next, expected
+}
+
+// checksum is that of the Internet protocols, of an even number of bytes.
+func checksum(b []byte) uint16 {
+	sum := uint32(0)
+	for ; len(b) > 0; b = b[2:] {
+		sum += uint32(binary.BigEndian.Uint16(b))
+	}
+	for sum>>16 != 0 {
+		sum = sum>>16 + sum&0xffff
+	}
+	return ^uint16(sum)
+}
+
+// hostUnreachable is what a router answers that has no route for a segment.
+func hostUnreachable(src, dst *net.TCPAddr, seq uint32) []byte {
+	const unreachable, host, header = 3, 1, 8
+	b := make([]byte, header+20+8)
+	b[0], b[1] = unreachable, host
+	ip := b[header:]
+	ip[0] = 4<<4 | 5
+	binary.BigEndian.PutUint16(ip[2:], 40)
+	ip[8], ip[9] = 64, syscall.IPPROTO_TCP
+	copy(ip[12:], src.IP.To4())
+	copy(ip[16:], dst.IP.To4())
+	binary.BigEndian.PutUint16(ip[10:], checksum(ip[:20]))
+	binary.BigEndian.PutUint16(ip[20:], uint16(src.Port))
+	binary.BigEndian.PutUint16(ip[22:], uint16(dst.Port))
+	binary.BigEndian.PutUint32(ip[24:], seq)
+	binary.BigEndian.PutUint16(b[2:], checksum(b))
+	return b
+}
+
+// tcpState is the state of a connection, as Linux numbers them.
+func tcpState(t *testing.T, nc *net.TCPConn) (state byte) {
+	t.Helper()
+	rc, err := nc.SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, rc.Control(func(fd uintptr) {
+		n, err := syscall.GetsockoptInt(int(fd), syscall.IPPROTO_TCP, syscall.TCP_INFO) // its first bytes
+		require.NoError(t, err)
+		state = byte(n)
+	}))
+	return state
+}
+
+// TestUnreachableForAMoment: what a router said before the end was read is not the end's reason, and what is queued is sent.
+func TestUnreachableForAMoment(t *testing.T) {
+	raw, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_RAW, syscall.IPPROTO_ICMP)
+	if err != nil {
+		t.Skip("it takes a raw socket: ", err)
+	}
+	defer syscall.Close(raw)
+	for _, size := range []int{0, 32 << 20} {
+		e := newEngine(t, link.Config{Loops: 1})
+		entered, leave := make(chan struct{}), make(chan struct{})
+		_, other := pair(t, e, func(*end, []byte) { close(entered); <-leave })
+		c, peer := pair(t, e, nil)
+		if size > 0 {
+			require.NoError(t, c.Write(nil, make([]byte, size), size))
+		}
+		_, expected := sequence(t, peer)
+		_, err = other.Write([]byte("x")) // the loop is late
+		require.NoError(t, err)
+		<-entered
+		require.NoError(t, peer.CloseWrite())
+		const finWait2 = 5
+		eventually(t, "that the other end has it", func() bool { return tcpState(t, peer) == finWait2 })
+		server, client := peer.RemoteAddr().(*net.TCPAddr), peer.LocalAddr().(*net.TCPAddr)
+		require.NoError(t, syscall.Sendto(raw, hostUnreachable(server, client, expected), 0, &syscall.SockaddrInet4{Addr: [4]byte(server.IP.To4())}))
+		close(leave)
+		n, err := io.Copy(io.Discard, peer)
+		require.NoError(t, err)
+		require.EqualValues(t, size, n)
+		require.ErrorIs(t, c.waitClosed(t), io.EOF)
+	}
 }
 
 // urgentSegment is a TCP segment with an urgent byte.
