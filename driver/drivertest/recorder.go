@@ -76,6 +76,16 @@ func (r *recorder) counts() (up, down int) {
 	return up, down
 }
 
+// conns are those of the Established events, in order.
+func (r *recorder) conns() (all []driver.Conn) {
+	for _, ev := range r.all() {
+		if ev.up {
+			all = append(all, ev.Conn)
+		}
+	}
+	return all
+}
+
 func (r *recorder) established(c driver.Conn) bool {
 	for _, ev := range r.all() {
 		if ev.up && ev.Conn != nil && ev.Conn.ID() == c.ID() {

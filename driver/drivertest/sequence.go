@@ -58,7 +58,7 @@ var sequenceOps = []struct {
 	{"send much", func(m *model, at, _ *modelSide) { m.send(at, 200) }},
 	{"PauseReading", func(_ *model, at, _ *modelSide) { at.pause(true) }},
 	{"ResumeReading", func(_ *model, at, _ *modelSide) { at.pause(false) }},
-	{"Authenticated", func(_ *model, at, _ *modelSide) { at.conn.Authenticated() }},
+	{"Authenticated", func(m *model, at, _ *modelSide) { m.authenticated = true; at.conn.Authenticated() }},
 	{"Close", func(m *model, at, other *modelSide) {
 		m.close(at, other, driver.ErrDisconnected, func() { at.conn.Close(nil) })
 	}},
@@ -88,16 +88,30 @@ var sequenceOps = []struct {
 		require.NoError(m.s, at.node.StartListen(0))
 		require.NoError(m.s, at.node.StopListen())
 	}},
+	{"a connection with LoginTimeout (client: IdleTimeout)", func(m *model, at, _ *modelSide) {
+		if at == m.server {
+			m.restart(driver.Config{LoginTimeout: shortLived}, driver.ErrLoginTimeout)
+		} else {
+			m.restart(driver.Config{IdleTimeout: shortLived}, driver.ErrIdleTimeout)
+		}
+	}},
 }
+
+// shortLived is a time limit that connections come to, in whatever state they are, and whatever is done to them meanwhile.
+const shortLived = 30 * time.Millisecond
 
 // model is the state of a connection and of its peer's, as far as it follows from what was done.
 type model struct {
 	s              *suite
 	server, client *modelSide
 
-	over      bool       // one side has ended it
-	orderlyBy *modelSide // it did that with Close; nil: it did not
-	contested bool       // the other side has, too, or somebody who hijacked: then either may be first
+	cfg   driver.Config // the time limit of both sides
+	limit error         // the reason of it; nil: there is none
+
+	authenticated bool
+	over          bool       // one side has ended it, or the limit may
+	orderlyBy     *modelSide // it did that with Close; nil: it did not
+	contested     bool       // the other side has, too, or somebody who hijacked: then either may be first
 }
 
 // modelSide is one side of the connection.
@@ -145,6 +159,10 @@ func (s *suite) sequence(ops []byte, what string) {
 		sequenceOps[int(op&opMask)%len(sequenceOps)].do(m, at, other)
 		if m.over && op&settles != 0 {
 			m.settle()
+			if m.limit != nil {
+				m.restart(driver.Config{}, nil)
+				continue
+			}
 			m.start()
 		}
 	}
@@ -173,15 +191,64 @@ func (m *model) start() {
 	if m.server == nil || m.server.shut || m.client.shut {
 		m.stop()
 		m.server, m.client = &modelSide{sender: 0}, &modelSide{sender: 1}
-		m.server.node = s.server(driver.Config{EventLoops: 1, LoginTimeout: time.Hour, OnPacket: m.server.take})
-		m.client.node = s.client(driver.Config{EventLoops: 1, OnPacket: m.client.take})
+		for _, side := range []*modelSide{m.server, m.client} {
+			cfg := m.cfg
+			cfg.EventLoops, cfg.OnPacket = 1, side.take
+			if m.limit == nil {
+				cfg.LoginTimeout = time.Hour
+			}
+			if side == m.server {
+				side.node = s.server(cfg)
+			} else {
+				side.node = s.client(cfg)
+			}
+		}
 	}
-	m.over, m.orderlyBy, m.contested = false, nil, false
+	m.authenticated, m.over, m.orderlyBy, m.contested = false, m.limit != nil, nil, m.limit != nil
 	for _, side := range []*modelSide{m.server, m.client} {
 		side.in.Store(newChecker(2))
 		side.sent, side.paused, side.closed, side.reasons = 0, false, false, nil
+		if m.limit != nil {
+			side.reasons = []error{m.limit, driver.ErrPeerClosed}
+		}
 	}
-	m.client.conn, m.server.conn = s.connect(m.client.node, m.server.node)
+	for !m.connect() {
+	}
+}
+
+// connect connects the sides; false where a time limit was faster.
+func (m *model) connect() bool {
+	client, server := m.client.node, m.server.node
+	if m.limit == nil {
+		m.client.conn, m.server.conn = m.s.connect(client, server)
+		return true
+	}
+	clients, servers := len(client.events.conns()), len(server.events.conns())
+	_, ended := client.events.counts()
+	require.NoError(m.s, client.ConnectTo(server.addr()))
+	connected := false
+	m.s.await("a connection, or its end", func() bool {
+		_, down := client.events.counts() // first: where both were established, that was before
+		mine := client.events.conns()
+		if len(mine) == clients {
+			return down > ended
+		}
+		m.client.conn = mine[len(mine)-1]
+		for _, c := range server.events.conns()[servers:] {
+			if c.RemoteAddr() == m.client.conn.LocalAddr() {
+				m.server.conn, connected = c, true
+			}
+		}
+		return connected || down > ended
+	})
+	return connected
+}
+
+// restart has new drivers, with a time limit, which the next connection comes to.
+func (m *model) restart(cfg driver.Config, limit error) {
+	m.stop()
+	m.server, m.client, m.cfg, m.limit = nil, nil, cfg, limit
+	m.start()
 }
 
 func (side *modelSide) take(_ driver.Conn, packet []byte) { side.in.Load().take(packet) }
@@ -331,6 +398,9 @@ func (m *model) settle() {
 	s.Helper()
 	for _, side := range []*modelSide{m.server, m.client} {
 		side.pause(false)
+	}
+	if m.authenticated && m.limit == driver.ErrLoginTimeout { // then it may not come
+		m.close(m.server, m.client, driver.ErrDisconnected, func() { m.server.conn.Close(nil) })
 	}
 	for _, side := range []*modelSide{m.server, m.client} {
 		reason := side.node.awaitEnd(side.conn)
