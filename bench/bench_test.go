@@ -39,7 +39,7 @@ func BenchmarkEventDispatch(b *testing.B) { bench.EventDispatch(b) }
 
 var conns = flag.Int("conns", 0, "BenchmarkConnections: how many; 0: skip it")
 
-func init() { flag.IntVar(&bench.Loops, "loops", bench.Loops, "event loops of a server") }
+func init() { bench.Flags() }
 
 // BenchmarkConnections is make bench CONNS=….
 func BenchmarkConnections(b *testing.B) {

@@ -34,7 +34,8 @@ const eventually = time.Minute
 
 // forEach runs a benchmark once for each server that does what o asks, one after the other.
 func forEach(b *testing.B, impls []Impl, name string, o Options, run func(b *testing.B, s *Server)) {
-	for _, impl := range impls {
+	for i := range impls {
+		impl := impls[(First+i)%len(impls)]
 		if impl.Only != nil && !impl.Only(o) {
 			continue
 		}

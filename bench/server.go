@@ -1,6 +1,7 @@
 package bench
 
 import (
+	"flag"
 	"runtime"
 
 	"gridstream/bench/load"
@@ -8,6 +9,16 @@ import (
 
 // Loops is how many event loops a server has, where one is asked: half of the cores, since its clients share them.
 var Loops = max(1, runtime.GOMAXPROCS(0)/2)
+
+// First is which of the servers that are compared has the first turn; the others follow in their order. What is measured first may have it
+// harder, or easier, than what comes behind it.
+var First int
+
+// Flags makes Loops and First flags of the command line.
+func Flags() {
+	flag.IntVar(&Loops, "loops", Loops, "event loops of a server, where it lets one choose")
+	flag.IntVar(&First, "first", First, "which of the servers has the first turn")
+}
 
 // Server is what is measured: it sends every packet back. Framing is a length of two bytes, big-endian. What a server does not
 // offer is nil.

@@ -1,7 +1,6 @@
 package peers_test
 
 import (
-	"flag"
 	"os"
 	"testing"
 
@@ -10,9 +9,7 @@ import (
 	"gridstream/bench/peers"
 )
 
-func init() {
-	flag.IntVar(&bench.Loops, "loops", bench.Loops, "event loops of a server, where it lets one choose")
-}
+func init() { bench.Flags() }
 
 // Not checked for goroutines that are left: the frameworks' own pools stay.
 func TestMain(m *testing.M) {

@@ -28,8 +28,8 @@ var suites = []struct{ name, dir string }{
 }
 
 // run runs every suite rounds times and writes <suite>-<round>.txt and machine.txt into the folder results. In a round the servers
-// that are compared have their turns one after the other; the rounds show how far that can be trusted. A benchmark that fails
-// is an error when all have run.
+// that are compared have their turns one after the other, in each round another first; the rounds show how far that can be trusted. A
+// benchmark that fails is an error when all have run.
 func run(ctx context.Context, o runOptions, results string) error {
 	began := time.Now()
 	binaries, err := build(ctx)
@@ -50,7 +50,7 @@ func run(ctx context.Context, o runOptions, results string) error {
 		p.round, p.done = round, 0
 		for i, s := range suites {
 			out := filepath.Join(results, fmt.Sprintf("%s-%d.txt", s.name, round))
-			if err := runSuite(bounded, o, binaries[i], s.dir, out, p); err != nil {
+			if err := runSuite(bounded, o, round-1, binaries[i], s.dir, out, p); err != nil {
 				errs = append(errs, fmt.Errorf("%s, round %d: %w", s.name, round, err))
 			}
 			if ctx.Err() != nil {
@@ -98,8 +98,9 @@ func clear(results string) error {
 	return err
 }
 
-func runSuite(ctx context.Context, o runOptions, binary, dir, out string, p *progress) error {
-	args := []string{"-test.run=^$", "-test.bench=" + o.pattern, "-test.benchtime=" + o.benchtime, "-test.timeout=" + o.limit.String()}
+func runSuite(ctx context.Context, o runOptions, first int, binary, dir, out string, p *progress) error {
+	args := []string{"-test.run=^$", "-test.bench=" + o.pattern, "-test.benchtime=" + o.benchtime, "-test.timeout=" + o.limit.String(),
+		fmt.Sprintf("-first=%d", first)}
 	if o.short {
 		args = append(args, "-test.short")
 	}
