@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -139,6 +140,37 @@ func TestLateConnectionOfAnAddressThatIsConnected(t *testing.T) {
 	require.Empty(t, l.packets())
 	established, _ := l.events.counts()
 	require.Equal(t, 1, established)
+}
+
+// TestCloseEndsWhoWaitsForAWorker: who is gone, and whose handshake nobody gets to any more, is no connection, and nothing of it is
+// kept. Close may be called on a goroutine that is locked to its thread.
+func TestCloseEndsWhoWaitsForAWorker(t *testing.T) {
+	l := newLate(t, driver.Config{HandshakeWorkers: 1}, func(driver.Conn, string) {})
+	cfg := &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{l.pair}}
+	raw := dial(t, l)
+	held := &heldConn{Conn: raw, waits: make(chan struct{}), release: make(chan struct{})}
+	second := make(chan error, 1)
+	go func() { second <- tls.Client(held, cfg).Handshake() }()
+	<-held.waits // its first step is done
+	require.NoError(t, tls.Client(dial(t, l), cfg).Handshake())
+	<-l.here // the worker has the first one
+	close(held.release)
+	require.NoError(t, <-second)
+	require.NoError(t, raw.CloseWrite())
+	eventually(t, "the end of who waits", func() bool { return l.Jobs() == 1 && l.Ended() == 1 })
+
+	closed := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with it
+		closed <- l.Close()
+	}()
+	eventually(t, "that the jobs are dropped", func() bool { return l.Jobs() == 0 })
+	close(l.gone)
+	require.NoError(t, <-closed)
+	require.Zero(t, l.Pending())
+	require.EqualValues(t, 2, l.Stats().HandshakesFailed)
+	established, _ := l.events.counts()
+	require.Zero(t, established)
 }
 
 // TestNoStepForWhoHasHungUp: a client that leaves behind its ClientHello cannot be done with its side. It costs no signature, and its

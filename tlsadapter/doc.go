@@ -1,5 +1,5 @@
-// Package tlsadapter runs TLS sessions over buffers: bytes in, bytes out, no sockets and no goroutines. It is how an event
-// loop speaks TLS with the unmodified crypto/tls.
+// Package tlsadapter runs TLS sessions over buffers: bytes in, bytes out, no sockets and no goroutine that waits. It is how an
+// event loop speaks TLS with the unmodified crypto/tls.
 //
 // # Model
 //

@@ -22,7 +22,7 @@ type handshake struct {
 	yield func(struct{}) bool
 	err   error // the result; to be read once resume returned false
 
-	// Guarded by Session.mu. Called without it: by the Step that is under way, or by Abort if none is.
+	// Guarded by Session.mu. Called without it: by the Step that is under way, or for Abort (unwind) if none is.
 	resume func() (struct{}, bool) // nil: not started; false: the handshake has returned
 	stop   func()                  // makes a suspended handshake return at once
 
@@ -160,6 +160,20 @@ func (s *Session) coroutine(h *handshake) iter.Seq[struct{}] {
 		if h.err = h.refuse; h.err == nil {
 			h.err = s.tls.Handshake()
 		}
+	}
+}
+
+// unwind has a suspended handshake return, which computes nothing: it was waiting for input. It does so on a goroutine of its own, as the
+// runtime throws where a coroutine is resumed on a goroutine that is locked to its thread and was begun on one that is not, and
+// passes a panic (of ClientSessionCache.Put) on.
+func (h *handshake) unwind() {
+	done := make(chan any)
+	go func() {
+		defer func() { done <- recover() }()
+		h.stop()
+	}()
+	if v := <-done; v != nil {
+		panic(v)
 	}
 }
 

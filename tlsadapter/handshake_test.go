@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"sync"
 	"testing"
 
@@ -321,6 +322,50 @@ func TestAbortAtEveryPointLeaksNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAbortOnALockedGoroutine: the runtime ends the process where a coroutine is resumed on a goroutine that is locked to its thread, but
+// was begun on one that is not.
+func TestAbortOnALockedGoroutine(t *testing.T) {
+	for _, side := range []string{"client", "server"} {
+		t.Run(side, func(t *testing.T) {
+			c, s := newPair(clientConfig(), serverConfig())
+			c.receive(nil)
+			c.carryTo(s, whole) // either has begun, and waits
+			aborted := c
+			if side == "server" {
+				aborted = s
+			}
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				runtime.LockOSThread() // for good: the thread ends with it
+				aborted.Abort()
+			})
+			wg.Wait()
+			require.Equal(t, tlsadapter.StateAborted, aborted.State())
+			c.Abort()
+			s.Abort()
+		})
+	}
+}
+
+// brokenCache is told to forget the session of a handshake that ends.
+type brokenCache struct{ tls.ClientSessionCache }
+
+func (c brokenCache) Put(key string, session *tls.ClientSessionState) {
+	if session == nil {
+		panic("Put")
+	}
+	c.ClientSessionCache.Put(key, session)
+}
+
+func TestPanicInACallbackPassesThroughAbort(t *testing.T) {
+	client, server := clientConfig(), serverConfig()
+	client.ClientSessionCache = brokenCache{tls.NewLRUClientSessionCache(1)}
+	establish(t, client, server)
+	c, _ := newPair(client, server)
+	c.receive(nil)
+	require.PanicsWithValue(t, "Put", c.Abort)
 }
 
 // TestAbortDuringStepDoesNotWait aborts while a callback of the handshake, in place of a long computation, is under way.

@@ -232,7 +232,7 @@ func (s *Session) TakeOutput(dst []byte) []byte {
 
 // Abort drops the session: its buffers go back and an incomplete handshake is stopped. It never waits: if a Step is under
 // way on another goroutine, that Step stops the handshake when its computation is done, and returns ErrAborted. Without
-// effect after Detach. Idempotent; any goroutine.
+// effect after Detach. Idempotent; any goroutine, also one that is locked to its thread.
 func (s *Session) Abort() {
 	s.mu.Lock()
 	h := s.hs
@@ -247,7 +247,7 @@ func (s *Session) Abort() {
 	suspended := h != nil && !h.stepping && h.stop != nil
 	s.mu.Unlock()
 	if suspended {
-		h.stop() // only unwinds: a suspended handshake is waiting for input
+		h.unwind()
 	}
 }
 
