@@ -276,6 +276,20 @@ func TestSecureServerWithOpenSSLClient(t *testing.T) {
 	}
 }
 
+// TestSecureServerTakesPaddedRecords: padding is there to hide how long packets are (RFC 8446, section 5.4), and may be most of what comes.
+func TestSecureServerTakesPaddedRecords(t *testing.T) {
+	bothSecureDrivers(t, func(t *testing.T, newServer newSecureServerFunc) {
+		server, _ := newServer(driver.Config{OnPacket: func(c driver.Conn, p []byte) { _ = c.Send(p) }}, gridMate(t).desc())
+		cert, _ := gridMate(t).files(t)
+		p := startClient(t, server, "-tls1_3", "-CAfile", cert, "-record_padding", "1024")
+		for i := range 200 {
+			packet := fmt.Appendf(nil, "packet %d", i)
+			p.send(packet)
+			require.Equal(t, string(packet), string(p.receive(t)))
+		}
+	})
+}
+
 func TestSecureServerClosesOpenSSLClientInOrder(t *testing.T) {
 	for _, v := range versions {
 		t.Run(v.name, func(t *testing.T) {

@@ -18,7 +18,7 @@ var (
 	ErrTruncated = fmt.Errorf("tlsadapter: the stream ended without close_notify: %w", io.ErrUnexpectedEOF)
 	// ErrWriteClosed: Seal after CloseNotify, or Detach after both sides' close_notify. It matches net.ErrClosed.
 	ErrWriteClosed = fmt.Errorf("tlsadapter: close_notify was sent: %w", net.ErrClosed)
-	// ErrUseless: the peer sent much that carries no data, e.g. key updates by the thousand.
+	// ErrUseless: the peer sent much that carries no data, e.g. key updates with little between them.
 	ErrUseless = errors.New("tlsadapter: the peer sends too much that carries no data")
 	// ErrAborted: the session was dropped with Abort. It matches net.ErrClosed.
 	ErrAborted = fmt.Errorf("tlsadapter: session aborted: %w", net.ErrClosed)

@@ -2,7 +2,9 @@ package tlsadapter_test
 
 import (
 	"crypto/tls"
+	"fmt"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -72,50 +74,97 @@ func liveBytes() int {
 
 // TestPeerWithoutData: what is no data is bounded, in the memory that it takes and in what it costs.
 func TestPeerWithoutData(t *testing.T) {
-	t.Run("a message without an end", func(t *testing.T) {
-		peer, server := newRawPeer(t)
-		const length = 256 << 10 // as much as crypto/tls keeps
-		server.receive(peer.out.seal(typeHandshake, "\x0b\x04\x00\x00"))
-		sent := 0
-		for ; server.err == nil && sent < length; sent += 3000 {
-			server.receive(peer.out.seal(typeHandshake, string(make([]byte, 3000))))
-		}
-		require.ErrorIs(t, server.err, tlsadapter.ErrUseless)
-		require.Less(t, sent, 64<<10)
-	})
-	t.Run("key updates", func(t *testing.T) {
-		peer, server := newRawPeer(t)
-		updates := 0
-		for ; server.err == nil && updates < 10_000; updates += 15 {
-			for range 15 { // crypto/tls itself allows 16 without data between them
-				server.receive(peer.out.seal(typeHandshake, "\x18\x00\x00\x01\x01"))
-				peer.out.update()
+	const keyUpdate = "\x18\x00\x00\x01\x00"
+	// 16 without data between them are all that crypto/tls itself allows.
+	for _, tc := range []struct {
+		name             string
+		records          int // without data, in a row
+		typ              byte
+		payload, between string
+		most             int // records
+	}{
+		{"key updates", 15, typeHandshake, keyUpdate, "x", 60},
+		{"a key update for each byte", 1, typeHandshake, keyUpdate, "x", 60},
+		{"a key update for each half KiB", 1, typeHandshake, keyUpdate, strings.Repeat("x", 512), 110},
+		{"empty records", 15, typeApplication, "", "x", 60},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			peer, server := newRawPeer(t)
+			sent := 0
+			for ; server.err == nil && sent < 10_000; sent += tc.records {
+				var wire []byte
+				for range tc.records {
+					wire = append(wire, peer.out.seal(tc.typ, tc.payload)...)
+					if tc.payload == keyUpdate {
+						peer.out.update()
+					}
+				}
+				server.receive(append(wire, peer.out.seal(typeApplication, tc.between)...))
 			}
-			server.receive(peer.out.seal(typeApplication, "x"))
+			require.ErrorIs(t, server.err, tlsadapter.ErrUseless)
+			require.LessOrEqual(t, sent, tc.most)
+		})
+	}
+	t.Run("a message without an end", func(t *testing.T) {
+		for _, piece := range []int{1, 3000, 16 << 10} {
+			peer, server := newRawPeer(t)
+			const length = 256 << 10 // as much as crypto/tls keeps
+			server.receive(peer.out.seal(typeHandshake, "\x0b\x04\x00\x00"))
+			sent := 0
+			for ; server.err == nil && sent < length; sent += piece {
+				server.receive(peer.out.seal(typeHandshake, string(make([]byte, piece))))
+			}
+			require.ErrorIs(t, server.err, tlsadapter.ErrUseless)
+			require.LessOrEqual(t, sent, 48<<10)
 		}
-		require.ErrorIs(t, server.err, tlsadapter.ErrUseless)
-		require.Less(t, updates, 3000)
 	})
-	t.Run("a key update now and then", func(t *testing.T) {
+}
+
+// TestPeerWithData: what comes with data is not held against it.
+func TestPeerWithData(t *testing.T) {
+	const keyUpdate = "\x18\x00\x00\x01\x00"
+	t.Run("a key update for each KiB", func(t *testing.T) {
 		peer, server := newRawPeer(t)
 		for range 5000 {
-			server.receive(peer.out.seal(typeHandshake, "\x18\x00\x00\x01\x00"))
+			server.receive(peer.out.seal(typeHandshake, keyUpdate))
 			peer.out.update()
+			server.receive(peer.out.seal(typeApplication, strings.Repeat("x", 1<<10)))
+		}
+		require.NoError(t, server.err)
+	})
+	t.Run("records of one byte", func(t *testing.T) {
+		peer, server := newRawPeer(t)
+		for range 5000 {
 			server.receive(peer.out.seal(typeApplication, "x"))
 		}
 		require.NoError(t, server.err)
 	})
-	t.Run("the smallest and the largest records", func(t *testing.T) {
+	for _, length := range []int{256, 1 << 10, 16 << 10} {
+		t.Run(fmt.Sprintf("padding to %d bytes", length), func(t *testing.T) {
+			peer, server := newRawPeer(t)
+			for range 500 {
+				server.receive(peer.out.sealPadded(typeApplication, "x", length-1))
+			}
+			require.NoError(t, server.err)
+			require.Equal(t, 500, server.got.Len())
+		})
+	}
+	t.Run("the largest record, in pieces, behind many key updates", func(t *testing.T) {
 		peer, server := newRawPeer(t)
-		for range 5000 {
+		for range 3 {
+			for range 15 {
+				server.receive(peer.out.seal(typeHandshake, keyUpdate))
+				peer.out.update()
+			}
 			server.receive(peer.out.seal(typeApplication, "x"))
 		}
 		large := peer.out.seal(typeApplication, string(make([]byte, 16<<10)))
-		for len(large) > 0 { // in pieces
+		for len(large) > 0 {
 			n := min(len(large), 100)
 			server.receive(large[:n])
 			large = large[n:]
 		}
 		require.NoError(t, server.err)
+		require.Equal(t, 3+16<<10, server.got.Len())
 	})
 }

@@ -58,9 +58,12 @@ func newRawPeer(t testing.TB) (peer *rawPeer, server *end) {
 }
 
 // seal makes a record.
-func (h *halfPeer) seal(typ byte, payload string) []byte {
+func (h *halfPeer) seal(typ byte, payload string) []byte { return h.sealPadded(typ, payload, 0) }
+
+// sealPadded makes one with n bytes of padding (RFC 8446, section 5.4).
+func (h *halfPeer) sealPadded(typ byte, payload string, n int) []byte {
 	aead, nonce := h.keys()
-	inner := append([]byte(payload), typ)
+	inner := append(append([]byte(payload), typ), make([]byte, n)...)
 	header := binary.BigEndian.AppendUint16([]byte{typeApplication, 3, 3}, uint16(len(inner)+aead.Overhead()))
 	return append(header, aead.Seal(nil, nonce, inner, header)...)
 }

@@ -41,13 +41,18 @@ func wholeRecord(src []byte) bool {
 // beyond the record that crypto/tls is reading, and a body that does not fit the offered space only after its header
 // was taken alone: crypto/tls then grows its input buffer, which never shrinks, to that record and no further.
 type cursor struct {
-	length  [2]byte // the header's length field
+	length  [2]byte // the length field of the header, or of the last one
 	header  uint8   // bytes of the header handed out; recordHeaderLen: in the body
 	pending uint16  // bytes of the body still to hand out
 }
 
 // midRecord reports whether part of a record has been handed out.
 func (c *cursor) midRecord() bool { return c.header != 0 }
+
+// cost is what the record that was last handed out to its end costs if it has no plaintext; see maxUseless.
+func (c *cursor) cost() int32 {
+	return max(uselessCost, recordHeaderLen+int32(binary.BigEndian.Uint16(c.length[:])))
+}
 
 // take copies from src to p what crypto/tls should get next and returns how much that is; 0 only if either is empty.
 func (c *cursor) take(p, src []byte) (n int) {

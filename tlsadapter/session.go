@@ -22,7 +22,7 @@ type Session struct {
 
 	// Owned by whoever reads: the handshake's coroutine, then the caller of Open.
 	at      cursor
-	useless int32  // ciphertext that Open has read for no plaintext; see maxUseless
+	useless int32  // cost of the records without plaintext, less the plaintext; see maxUseless
 	src     []byte // Open's input that crypto/tls has not asked for yet
 
 	// Guarded by mu, a leaf: nothing is called and nothing computed with it held.
@@ -105,12 +105,10 @@ func (s *Session) Open(ciphertext []byte, deliver func(plain []byte)) error {
 		scratchPool.Put(plain)
 		inputPool.put(in)
 	}()
-	for len(s.src) > 0 { // one record each: Read empties crypto/tls, as plain has room for any
-		before := len(s.src)
+	for len(s.src) > 0 { // one record with plaintext each: Read empties crypto/tls, as plain has room for any
 		n, err := s.tls.Read(plain[:])
-		s.useless += int32(before - len(s.src))
-		if n > 0 {
-			s.useless = max(0, s.useless-int32(n)-recordOverhead)
+		if n > 0 { // of the last record, which is none of the useless ones
+			s.useless = max(0, s.useless-s.at.cost()-int32(n))
 		}
 		if s.useless > maxUseless && (err == nil || err == errNoInput) {
 			return s.fail(ErrUseless)
@@ -280,11 +278,12 @@ func (s *Session) Detach(nc net.Conn) (*tls.Conn, error) {
 }
 
 // A peer may send much that is no plaintext: key updates, each of which derives keys, and the beginning of a message that crypto/tls keeps
-// up to 256 KiB of. It is ended when there was maxUseless more of that than of plaintext: the largest record, in pieces, and tickets
-// and key updates are less. recordOverhead is what a record of plaintext has besides, and something on top.
+// up to 256 KiB of. It is ended when the records without plaintext cost maxUseless more than there was plaintext. Each costs
+// what it is long, for the memory, and uselessCost at least, for the computing: a key update takes as long as to decrypt some KiB. What
+// else is in a record with plaintext, e.g. padding (RFC 8446, section 5.4), costs nothing.
 const (
-	maxUseless     = 48 << 10
-	recordOverhead = 64
+	maxUseless  = 48 << 10
+	uselessCost = 1 << 10
 )
 
 // recordLimit is the most plaintext that Seal puts into one record. A peer on crypto/tls keeps, for the life of the session,

@@ -102,7 +102,10 @@ var attackTable = []attacked{
 		held: perIP, counters: counters(acceptsRefused)},
 	{name: "ClientHellosOf16MB", on: secure, count: 10, counters: counters(handshakesFailed)},
 	{name: "ClientHellosOf56KB", on: secure, count: 10, reason: is(tlsadapter.ErrTruncated), counters: counters(failed)},
-	{name: "KeyUpdates", on: secure, count: 10, cfg: func(c *driver.Config) { c.BytesPerSecond = 64 << 10 },
+	{name: "KeyUpdates", on: func(k kind.Kind) bool { return k.TLS && !k.Stdnet }, count: 10,
+		reason: is(tlsadapter.ErrUseless), counters: counters(failed)},
+	{name: "KeyUpdates", on: func(k kind.Kind) bool { return k.TLS && k.Stdnet }, count: 10,
+		cfg:    func(c *driver.Config) { c.BytesPerSecond = 64 << 10 },
 		reason: is(driver.ErrRateLimited), counters: counters(rateLimited)},
 	{name: "Renegotiation", on: secure, count: 10, reason: says("unexpected handshake message"), counters: counters(failed)},
 }
