@@ -356,15 +356,6 @@ func TestTLSConfigHasTheLastWord(t *testing.T) {
 		require.NoError(t, client.ConnectTo(addrOf(server)))
 		events.waitEstablished(t, 1)
 	})
-	t.Run("InsecureSkipVerifyAloneKeepsTheAuthority", func(t *testing.T) {
-		server, _ := newSecureServer(t, driver.Config{}, developmentDesc())
-		client, events := newSecureDriver(t, driver.Config{}, driver.SecureDesc{
-			CertificateAuthorityPEM: newIdentity(t, template{name: "stranger"}).certPEM,
-			TLSConfig:               func(c *tls.Config) { c.InsecureSkipVerify = true },
-		})
-		require.NoError(t, client.ConnectTo(addrOf(server)))
-		requireRefused(t, events, false, untrusted[x509.UnknownAuthorityError])
-	})
 	t.Run("Renegotiation", func(t *testing.T) {
 		server, _ := newSecureServer(t, driver.Config{}, developmentDesc())
 		desc := developmentDesc()
@@ -394,32 +385,66 @@ func TestTLSConfigHasTheLastWord(t *testing.T) {
 	})
 }
 
-// TestTLSConfigAddsToTheVerification, and takes nothing of it away but what it says: InsecureSkipVerify with a nil VerifyConnection.
+// TestTLSConfigAddsToTheVerification, and takes nothing of it away but with InsecureSkipVerify.
 func TestTLSConfigAddsToTheVerification(t *testing.T) {
-	id := newIdentity(t, template{name: "game.example.com", san: true})
+	type outcome string
+	const (
+		connects outcome = "connects"
+		refuses  outcome = "refuses the server"
+		isNone   outcome = "is no configuration to connect with"
+	)
+	const known = "game.example.com"
+	id := newIdentity(t, template{name: known, san: true})
+	pool := x509.NewCertPool()
+	pool.AddCert(id.certificate)
 	server, _ := newSecureServer(t, driver.Config{}, driver.SecureDesc{CertificatePEM: id.certPEM, PrivateKeyPEM: id.keyPEM})
-	stranger := newIdentity(t, template{name: "stranger"})
-	own := func(c *tls.Config) { c.VerifyConnection = func(tls.ConnectionState) error { return nil } }
+	own, stranger := id.certPEM, newIdentity(t, template{name: "stranger"}).certPEM
+	check := func(result error) func(*tls.Config) {
+		return func(c *tls.Config) { c.VerifyConnection = func(tls.ConnectionState) error { return result } }
+	}
 	for name, test := range map[string]struct {
-		authority []byte
-		hook      func(*tls.Config)
-		connects  bool
+		authority  []byte
+		serverName string
+		hook       func(*tls.Config)
+		outcome    outcome
 	}{
-		"a check of its own":                       {id.certPEM, own, true},
-		"a check of its own and another authority": {stranger.certPEM, own, false},
-		"a check of its own that fails":            {id.certPEM, func(c *tls.Config) { c.VerifyConnection = func(tls.ConnectionState) error { return errKicked } }, false},
-		"the name":                                 {id.certPEM, func(c *tls.Config) { c.ServerName = "game.example.com" }, true},
-		"another name":                             {id.certPEM, func(c *tls.Config) { c.ServerName = "other.example.com" }, false},
-		"another time":                             {id.certPEM, func(c *tls.Config) { c.Time = func() time.Time { return time.Unix(0, 0) } }, false},
-		"other authorities":                        {id.certPEM, func(c *tls.Config) { c.RootCAs = x509.NewCertPool() }, false},
-		"no verification":                          {stranger.certPEM, func(c *tls.Config) { c.InsecureSkipVerify, c.VerifyConnection = true, nil }, true},
+		"nothing":                                   {own, "", func(*tls.Config) {}, connects},
+		"nothing, with another authority":           {stranger, "", func(*tls.Config) {}, refuses},
+		"a nil check, with another authority":       {stranger, "", func(c *tls.Config) { c.VerifyConnection = nil }, refuses},
+		"a check of its own":                        {own, "", check(nil), connects},
+		"a check of its own, and another authority": {stranger, "", check(nil), refuses},
+		"a check of its own that fails":             {own, "", check(errKicked), refuses},
+		"the name":                                  {own, "", func(c *tls.Config) { c.ServerName = known }, connects},
+		"the name, with another authority":          {stranger, "", func(c *tls.Config) { c.ServerName = known }, refuses},
+		"the name, and a check that fails":          {own, "", func(c *tls.Config) { check(errKicked)(c); c.ServerName = known }, refuses},
+		"another name":                              {own, "", func(c *tls.Config) { c.ServerName = "other.example.com" }, refuses},
+		"no name where there was one":               {own, known, func(c *tls.Config) { c.ServerName = "" }, isNone},
+		"another time":                              {own, "", func(c *tls.Config) { c.Time = func() time.Time { return time.Unix(0, 0) } }, refuses},
+		"other authorities":                         {stranger, "", func(c *tls.Config) { c.RootCAs = pool }, isNone},
+		"other authorities, and the name":           {stranger, "", func(c *tls.Config) { c.RootCAs, c.ServerName = pool, known }, connects},
+		"other authorities, and another name":       {stranger, known, func(c *tls.Config) { c.RootCAs, c.ServerName = pool, "other" }, refuses},
+		"other authorities, where there is a name":  {stranger, known, func(c *tls.Config) { c.RootCAs = pool }, connects},
+		"the system's authorities":                  {own, "", func(c *tls.Config) { c.RootCAs = nil }, isNone},
+		"the system's authorities, and the name":    {own, "", func(c *tls.Config) { c.RootCAs, c.ServerName = nil, known }, refuses},
+		"no verification":                           {stranger, "", func(c *tls.Config) { c.InsecureSkipVerify = true }, connects},
+		"no verification, where there is a name":    {stranger, "other", func(c *tls.Config) { c.InsecureSkipVerify = true }, connects},
+		"no verification but its own, which fails":  {own, "", func(c *tls.Config) { check(errKicked)(c); c.InsecureSkipVerify = true }, refuses},
 	} {
 		t.Run(name, func(t *testing.T) {
-			client, events := newSecureDriver(t, driver.Config{}, driver.SecureDesc{CertificateAuthorityPEM: test.authority, TLSConfig: test.hook})
-			require.NoError(t, client.ConnectTo(addrOf(server)))
-			eventually(t, "an outcome", func() bool { e, d := events.counts(); return e+d > 0 })
-			established, _ := events.counts()
-			require.Equal(t, test.connects, established == 1)
+			bothSecureDrivers(t, func(t *testing.T, newDriver newSecureServerFunc) {
+				desc := id.pair().desc()
+				desc.CertificateAuthorityPEM, desc.ServerName, desc.TLSConfig = test.authority, test.serverName, test.hook
+				client, events := newDriver(driver.Config{EventLoops: 1}, desc)
+				if err := client.ConnectTo(addrOf(server)); test.outcome == isNone {
+					require.ErrorIs(t, err, driver.ErrSecureConfig)
+					return
+				} else {
+					require.NoError(t, err)
+				}
+				eventually(t, "an outcome", func() bool { e, d := events.counts(); return e+d > 0 })
+				established, _ := events.counts()
+				require.Equal(t, test.outcome == connects, established == 1)
+			})
 		})
 	}
 }

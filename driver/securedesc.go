@@ -24,11 +24,11 @@ type SecureDesc struct {
 	AuthenticateClient bool
 	// ServerName: client: the name that the server's certificate must carry. Empty with CertificateAuthorityPEM, any
 	// certificate of that authority will do, whatever its name: GridMate's model, for a private authority. Without
-	// CertificateAuthorityPEM it is required.
+	// CertificateAuthorityPEM, or with RootCAs that TLSConfig put in its place, it is required.
 	ServerName string
 	// TLSConfig, if set, has the last word on the configuration, e.g. ALPN, versions; called for the server's and for the
-	// client's. It is the only way to switch verification off, which leaves a connection open to anybody in between. A VerifyConnection
-	// that it sets comes on top of what is verified here.
+	// client's. InsecureSkipVerify is the only way to switch a client's verification off, which leaves a connection open to anybody in
+	// between. A VerifyConnection that it sets comes on top of what is verified here.
 	TLSConfig func(*tls.Config)
 }
 
@@ -66,31 +66,29 @@ func (d *SecureDesc) configs() (*tlsConfigs, error) {
 	client.RootCAs = authorities
 	client.ServerName = d.ServerName
 	client.ClientSessionCache = tls.NewLRUClientSessionCache(clientSessions)
-	anyName := d.ServerName == "" && authorities != nil
-	if anyName {
-		// crypto/tls verifies the chain and the name together or not at all: the chain alone is verified here, in
-		// the one callback that resumed sessions go through as well.
-		client.InsecureSkipVerify = true
-		client.VerifyConnection = func(tls.ConnectionState) error { return nil } // stands for verifyAnyName, which is to come first
-	}
 	if d.TLSConfig != nil {
 		d.TLSConfig(server)
 		d.TLSConfig(client)
 	}
-	if anyName && client.VerifyConnection != nil { // TLSConfig may have set its own, or nil: no verification
-		client.VerifyConnection = verifyAnyName(client, client.VerifyConnection)
+	// Any name is for the authorities of CertificateAuthorityPEM only: of RootCAs that TLSConfig put in their place, e.g. the system's, that
+	// would be anybody. Without a name a client with those does not connect; see clientErr.
+	if authorities != nil && client.RootCAs == authorities && d.ServerName == "" && client.ServerName == "" && !client.InsecureSkipVerify {
+		verifyAnyName(client)
 	}
 	return &tlsConfigs{server: server, client: client}, nil
 }
 
-// verifyAnyName verifies that the peer's certificate is of one of c's authorities, and valid now, but its name only if c has one; then
-// it is for next to decide.
-func verifyAnyName(c *tls.Config, next func(tls.ConnectionState) error) func(tls.ConnectionState) error {
-	return func(state tls.ConnectionState) error {
+// verifyAnyName has c verify that the peer's certificate is of one of its authorities, and valid now, whatever its name. crypto/tls verifies the
+// chain and the name together or not at all: the chain alone is verified in the one callback that resumed sessions go through as well. A
+// VerifyConnection that c has comes behind it.
+func verifyAnyName(c *tls.Config) {
+	c.InsecureSkipVerify = true
+	next := c.VerifyConnection
+	c.VerifyConnection = func(state tls.ConnectionState) error {
 		if len(state.PeerCertificates) == 0 {
 			return errors.New("driver: the server presented no certificate")
 		}
-		options := x509.VerifyOptions{Roots: c.RootCAs, Intermediates: x509.NewCertPool(), DNSName: c.ServerName}
+		options := x509.VerifyOptions{Roots: c.RootCAs, Intermediates: x509.NewCertPool()}
 		for _, certificate := range state.PeerCertificates[1:] {
 			options.Intermediates.AddCert(certificate)
 		}
@@ -100,7 +98,10 @@ func verifyAnyName(c *tls.Config, next func(tls.ConnectionState) error) func(tls
 		if _, err := state.PeerCertificates[0].Verify(options); err != nil {
 			return &tls.CertificateVerificationError{UnverifiedCertificates: state.PeerCertificates, Err: err}
 		}
-		return next(state)
+		if next != nil {
+			return next(state)
+		}
+		return nil
 	}
 }
 
@@ -200,7 +201,7 @@ func (t *tlsConfigs) serverErr() error {
 func (s *security) clientErr() error {
 	c := s.configs.Load().client
 	if c.ServerName == "" && !c.InsecureSkipVerify {
-		return errors.New("a client needs SecureDesc.ServerName, or CertificateAuthorityPEM for any name of a private authority")
+		return errors.New("a client needs SecureDesc.ServerName, or CertificateAuthorityPEM, left as RootCAs, for any name of a private authority")
 	}
 	return nil
 }
