@@ -3,10 +3,8 @@
 package driver_test
 
 import (
-	"bytes"
 	"log/slog"
 	"net/netip"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -15,29 +13,6 @@ import (
 
 	"gridstream/driver"
 )
-
-// logbook is a Logger's output, for tests that look at it.
-type logbook struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logbook) Write(b []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(b)
-}
-
-func (l *logbook) lines(with string) (found []string) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for line := range strings.Lines(l.buf.String()) {
-		if strings.Contains(line, with) {
-			found = append(found, line)
-		}
-	}
-	return found
-}
 
 // TestHeldUpBehindAProxy: the line names the player, whose address comes in the same callback.
 func TestHeldUpBehindAProxy(t *testing.T) {

@@ -36,6 +36,7 @@ type template struct {
 	notAfter time.Time
 	rsa      bool
 	san      bool
+	ca       bool // signs others, though it has an issuer
 }
 
 func newIdentity(t testing.TB, tpl template) *identity {
@@ -58,7 +59,7 @@ func newIdentity(t testing.TB, tpl template) *identity {
 		Subject:               pkix.Name{CommonName: tpl.name},
 		NotBefore:             time.Now().Add(-48 * time.Hour),
 		NotAfter:              tpl.notAfter,
-		IsCA:                  tpl.issuer == nil,
+		IsCA:                  tpl.issuer == nil || tpl.ca,
 		BasicConstraintsValid: true,
 		KeyUsage:              x509.KeyUsageDigitalSignature | x509.KeyUsageCertSign,
 	}

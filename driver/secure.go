@@ -44,17 +44,22 @@ func (s *SecureStream) Initialize(Bind) error {
 }
 
 // InitializeSecurity readies the driver for StartListen and ConnectTo, as Initialize does for a Stream. What is wrong with
-// desc is told with ErrSecureCert, ErrSecurePKey, ErrSecureCACert or ErrSecureConfig.
+// desc is told with ErrSecureCert, ErrSecurePKey, ErrSecureCACert or ErrSecureConfig; a certificate that is not valid now is only warned of in
+// the log, as the clock may be what is wrong.
 func (s *SecureStream) InitializeSecurity(b Bind, desc SecureDesc) error {
 	configs, err := desc.configs()
 	if err != nil {
 		return withOp("InitializeSecurity", err)
 	}
-	return withOp("InitializeSecurity", s.initialize(b, func() { s.security.configs.Store(configs) }))
+	if err := s.initialize(b, func() { s.security.configs.Store(configs) }); err != nil {
+		return withOp("InitializeSecurity", err)
+	}
+	configs.warnOfDates(s.cfg.Logger)
+	return nil
 }
 
 // ReloadSecurity has new handshakes use desc. Established connections, and handshakes under way, stay as they are. On an
-// error the old one stays in use; it is one where a server would lose its certificate.
+// error the old one stays in use; it is one where a server would lose its certificate. Dates are as for InitializeSecurity.
 func (s *SecureStream) ReloadSecurity(desc SecureDesc) error {
 	if err := s.ready("ReloadSecurity", ErrSecureConfig, tcp.AddrPort(nil)); err != nil {
 		return err
@@ -67,6 +72,7 @@ func (s *SecureStream) ReloadSecurity(desc SecureDesc) error {
 		return &Error{Op: "ReloadSecurity", Code: ErrSecureCert, Err: err}
 	}
 	s.security.configs.Store(configs)
+	configs.warnOfDates(s.cfg.Logger)
 	return nil
 }
 

@@ -458,6 +458,35 @@ func TestReloadSecurityKeepsAServersCertificate(t *testing.T) {
 	connect(t, client, server)
 }
 
+// TestCertificateThatIsNotValidNow is used all the same: the clock may be what is wrong. The log has it.
+func TestCertificateThatIsNotValidNow(t *testing.T) {
+	expired := newIdentity(t, template{name: "expired", notAfter: time.Now().Add(-time.Hour)})
+	for name, test := range map[string]struct {
+		first, then *identity
+		warned      []int // after either
+	}{
+		"Valid":               {development(), development(), []int{0, 0}},
+		"ExpiredAtInitialize": {expired, development(), []int{1, 1}},
+		"ExpiredAtReload":     {development(), expired, []int{0, 1}},
+		"ExpiredTwice":        {expired, expired, []int{1, 2}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			out := &logbook{}
+			warnings := func() int { return len(out.lines(`level=WARN msg="driver: a certificate is not valid now`)) }
+			d, err := driver.NewSecure(driver.Config{EventLoops: 1, Logger: slog.New(slog.NewTextHandler(out, nil))})
+			require.NoError(t, err)
+			defer d.Close()
+			require.NoError(t, d.InitializeSecurity(driver.Bind{Address: "127.0.0.1"}, test.first.pair().desc()))
+			require.Equal(t, test.warned[0], warnings())
+			require.NoError(t, d.ReloadSecurity(test.then.pair().desc()))
+			require.Equal(t, test.warned[1], warnings())
+			require.NoError(t, d.StartListen(0))
+			require.Equal(t, test.then.certificate.Subject.CommonName, nameSeen(t, d))
+			require.Len(t, out.lines("CN=expired"), warnings())
+		})
+	}
+}
+
 // TestTLSOfWhoIsGone: also the last event tells who it was.
 func TestTLSOfWhoIsGone(t *testing.T) {
 	for _, dispatch := range []driver.Dispatch{driver.DispatchOnLoop, driver.DispatchOnUpdate} {

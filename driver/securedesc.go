@@ -7,6 +7,8 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"log/slog"
+	"time"
 )
 
 // SecureDesc is GridMate's StreamSecureSocketDriverDesc: who this side is, and whom it believes. The TLS document has the
@@ -195,6 +197,17 @@ func (t *tlsConfigs) serverErr() error {
 		return errors.New("a server needs SecureDesc.CertificatePEM and PrivateKeyPEM")
 	}
 	return nil
+}
+
+// warnOfDates logs which certificates peers will refuse for their dates.
+func (t *tlsConfigs) warnOfDates(log *slog.Logger) {
+	now := time.Now()
+	for _, certificate := range t.server.Certificates {
+		if leaf := certificate.Leaf; leaf != nil && (now.Before(leaf.NotBefore) || now.After(leaf.NotAfter)) {
+			log.Warn("driver: a certificate is not valid now: who verifies it refuses it",
+				"subject", leaf.Subject.String(), "notBefore", leaf.NotBefore, "notAfter", leaf.NotAfter)
+		}
+	}
 }
 
 // clientErr is why there is no connecting with this configuration.

@@ -2,8 +2,10 @@ package tlsadapter_test
 
 import (
 	"crypto/tls"
+	"encoding/binary"
 	"fmt"
 	"runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,6 +60,61 @@ func TestIdleSessionMemory(t *testing.T) {
 			t.Logf("%d bytes per idle session", each)
 			require.Less(t, each, tc.limit)
 			runtime.KeepAlive(kept)
+		})
+	}
+}
+
+// TestHalfOpenSessionMemory measures what a peer can have a handshake of a server hold: the longest message that crypto/tls takes, but for
+// its last byte, in pieces that make its buffer double once more. Certificate messages may be longer than others, also where nobody asked
+// for one.
+func TestHalfOpenSessionMemory(t *testing.T) {
+	if raceEnabled {
+		t.Skip("-race makes objects larger")
+	}
+	const sessions = 50
+	client, server := clientConfig(), serverConfig()
+	client.MaxVersion = tls.VersionTLS12 // whose Certificate is not encrypted
+	for _, tc := range []struct {
+		name   string
+		typ    byte
+		length int
+		hello  bool // before it
+		limit  int  // bytes per session
+	}{
+		{"ClientHello", 1, 64 << 10, false, 160_000},
+		{"Certificate", 11, 256 << 10, true, 600_000},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			begin := func() *end {
+				c, s := newPair(client, server)
+				if tc.hello {
+					c.receive(nil)
+					c.carryTo(s, whole)
+					c.Abort()
+				}
+				message := make([]byte, 4+tc.length)
+				binary.BigEndian.PutUint32(message, uint32(tc.length))
+				message[0] = tc.typ
+				for rest := range slices.Chunk(message[:len(message)-1], 16<<10) {
+					s.receive(binary.BigEndian.AppendUint16([]byte{typeHandshake, 3, 3}, uint16(len(rest))))
+					s.receive(rest)
+				}
+				require.NoError(t, s.err)
+				require.Equal(t, tlsadapter.StateHandshaking, s.State())
+				return s
+			}
+			begin().Abort() // what all sessions share
+			var kept []*end
+			before := liveBytes()
+			for range sessions {
+				kept = append(kept, begin())
+			}
+			each := (liveBytes() - before) / sessions
+			t.Logf("%d bytes per half-open session", each)
+			require.Less(t, each, tc.limit)
+			for _, s := range kept {
+				s.Abort()
+			}
 		})
 	}
 }
