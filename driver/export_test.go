@@ -17,7 +17,7 @@ func (d *core) Jobs() int {
 	return len(d.security.jobs)
 }
 
-// Ended counts those of them whose link has ended.
+// Ended counts the pending whose link has ended.
 func (d *core) Ended() (n int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -25,6 +25,20 @@ func (d *core) Ended() (n int) {
 	defer d.security.mu.Unlock()
 	for c := range d.pending {
 		if c.secure.cause != nil {
+			n++
+		}
+	}
+	return n
+}
+
+// Stepping counts the pending for which a step is due or under way.
+func (d *core) Stepping() (n int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.security.mu.Lock()
+	defer d.security.mu.Unlock()
+	for c := range d.pending {
+		if c.secure.steps > 0 {
 			n++
 		}
 	}

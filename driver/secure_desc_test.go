@@ -47,6 +47,8 @@ func TestSecureDescErrors(t *testing.T) {
 	badDER := pemOf("CERTIFICATE", []byte("not a certificate"))
 	keyDER, err := x509.MarshalPKCS8PrivateKey(good.key)
 	require.NoError(t, err)
+	damaged := bytes.Replace(other.certPEM, []byte("\nMII"), []byte("\n*"), 1) // pem.Decode skips it
+	require.NotEqual(t, other.certPEM, damaged)
 	legacy := pem.EncodeToMemory(&pem.Block{
 		Type: "RSA PRIVATE KEY", Bytes: keyDER,
 		Headers: map[string]string{"Proc-Type": "4,ENCRYPTED", "DEK-Info": "AES-256-CBC,00112233445566778899AABBCCDDEEFF"},
@@ -74,6 +76,9 @@ func TestSecureDescErrors(t *testing.T) {
 		}, {
 			"IntermediateBroken", driver.SecureDesc{CertificatePEM: bytes.Join([][]byte{good.certPEM, badDER}, nil), PrivateKeyPEM: good.keyPEM},
 			driver.ErrSecureCert, "CertificatePEM", "certificate 2: x509: malformed certificate",
+		}, {
+			"IntermediateDamaged", driver.SecureDesc{CertificatePEM: bytes.Join([][]byte{good.certPEM, damaged}, nil), PrivateKeyPEM: good.keyPEM},
+			driver.ErrSecureCert, "CertificatePEM", "1 of 2 certificates are not in PEM form",
 		}, {
 			"KeyWithoutCertificate", driver.SecureDesc{PrivateKeyPEM: good.keyPEM},
 			driver.ErrSecureCert, "CertificatePEM", "without",
@@ -113,6 +118,9 @@ func TestSecureDescErrors(t *testing.T) {
 		}, {
 			"AuthorityBroken", driver.SecureDesc{CertificateAuthorityPEM: bytes.Join([][]byte{good.certPEM, badDER}, nil)},
 			driver.ErrSecureCACert, "CertificateAuthorityPEM", "certificate 2: x509: malformed certificate",
+		}, {
+			"AuthorityDamaged", driver.SecureDesc{CertificateAuthorityPEM: bytes.Join([][]byte{damaged, good.certPEM}, nil)},
+			driver.ErrSecureCACert, "CertificateAuthorityPEM", "1 of 2 certificates are not in PEM form",
 		}, {
 			"AuthenticateClientWithoutAuthority",
 			driver.SecureDesc{CertificatePEM: good.certPEM, PrivateKeyPEM: good.keyPEM, AuthenticateClient: true},
@@ -445,6 +453,35 @@ func TestTLSConfigAddsToTheVerification(t *testing.T) {
 				established, _ := events.counts()
 				require.Equal(t, test.outcome == connects, established == 1)
 			})
+		})
+	}
+}
+
+// TestIntermediateCertificates come from the server, whether a name is verified or not.
+func TestIntermediateCertificates(t *testing.T) {
+	const known = "game.example.com"
+	root := newIdentity(t, template{name: "root"})
+	between := newIdentity(t, template{name: "between", issuer: root, ca: true})
+	leaf := newIdentity(t, template{name: known, san: true, issuer: between})
+	for name, test := range map[string]struct {
+		chain      [][]byte
+		serverName string
+		connects   bool
+	}{
+		"any name":                   {[][]byte{leaf.certPEM, between.certPEM}, "", true},
+		"the name":                   {[][]byte{leaf.certPEM, between.certPEM}, known, true},
+		"any name, and none of them": {[][]byte{leaf.certPEM}, "", false},
+		"the name, and none of them": {[][]byte{leaf.certPEM}, known, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server, _ := newSecureServer(t, driver.Config{}, driver.SecureDesc{CertificatePEM: bytes.Join(test.chain, nil), PrivateKeyPEM: leaf.keyPEM})
+			client, events := newSecureDriver(t, driver.Config{}, driver.SecureDesc{CertificateAuthorityPEM: root.certPEM, ServerName: test.serverName})
+			require.NoError(t, client.ConnectTo(addrOf(server)))
+			if test.connects {
+				events.waitEstablished(t, 1)
+			} else {
+				untrusted[x509.UnknownAuthorityError](t, events.waitDisconnected(t, 1).Reason)
+			}
 		})
 	}
 }

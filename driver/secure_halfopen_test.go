@@ -11,6 +11,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -181,4 +182,37 @@ func TestHalfOpenHandshakes(t *testing.T) {
 	t.Logf("%d bytes more than before", more)
 	require.Less(t, more, 1<<20, "%d bytes of each connection are left", more/total)
 	echo()
+}
+
+// TestHandshakeIsNotReadAhead: what a peer sends while its handshake waits for a worker stays in the kernel, but for what one read brings
+// more than 36 KiB.
+func TestHandshakeIsNotReadAhead(t *testing.T) {
+	const ahead, oneRead = 36 << 10, 64 << 10
+	here, gone := make(chan struct{}), make(chan struct{})
+	release := sync.OnceFunc(func() { close(gone) })
+	defer release()
+	desc := developmentDesc()
+	desc.TLSConfig = func(c *tls.Config) {
+		c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) {
+			close(here)
+			<-gone
+			return nil, nil
+		}
+	}
+	server, _ := newSecureServer(t, driver.Config{}, desc)
+	nc := dial(t, server)
+	hello := clientHello(t)
+	_, err := nc.Write(hello)
+	require.NoError(t, err)
+	<-here
+	written := make(chan error, 1)
+	go func() {
+		_, err := nc.Write(make([]byte, 64<<20)) // more than the kernel has room for
+		written <- err
+	}()
+	eventually(t, "that reading is paused", func() bool { return server.Stats().ReadsPaused == 1 })
+	require.LessOrEqual(t, server.Stats().BytesReceived, uint64(len(hello)+ahead+oneRead))
+	release()
+	eventually(t, "that it is no handshake", func() bool { return server.Stats().HandshakesFailed == 1 })
+	require.Error(t, <-written)
 }

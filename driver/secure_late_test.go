@@ -34,6 +34,10 @@ type late struct {
 }
 
 func newLate(t *testing.T, cfg driver.Config, onPacket func(c driver.Conn, packet string)) *late {
+	return newLateOn(t, driver.Bind{Address: "127.0.0.1"}, cfg, onPacket)
+}
+
+func newLateOn(t *testing.T, b driver.Bind, cfg driver.Config, onPacket func(c driver.Conn, packet string)) *late {
 	l := &late{here: make(chan struct{}, 100), gone: make(chan struct{})}
 	cfg.OnPacket = func(c driver.Conn, p []byte) {
 		l.mu.Lock()
@@ -55,7 +59,8 @@ func newLate(t *testing.T, cfg driver.Config, onPacket func(c driver.Conn, packe
 	var err error
 	l.pair, err = tls.X509KeyPair(desc.CertificatePEM, desc.PrivateKeyPEM)
 	require.NoError(t, err)
-	l.SecureStream, l.events = newSecureServer(t, cfg, desc)
+	l.SecureStream, l.events = newSecureDriverOn(t, b, cfg, desc)
+	require.NoError(t, l.StartListen(0))
 	return l
 }
 

@@ -17,6 +17,11 @@ func TestSecureConformance(t *testing.T) { drivertest.Run(t, newSecured) }
 
 func newSecureDriver(t testing.TB, cfg driver.Config, desc driver.SecureDesc) (*driver.SecureStream, *recorder) {
 	t.Helper()
+	return newSecureDriverOn(t, driver.Bind{Address: "127.0.0.1"}, cfg, desc)
+}
+
+func newSecureDriverOn(t testing.TB, b driver.Bind, cfg driver.Config, desc driver.SecureDesc) (*driver.SecureStream, *recorder) {
+	t.Helper()
 	if cfg.EventLoops == 0 {
 		cfg.EventLoops = 2
 	}
@@ -25,7 +30,7 @@ func newSecureDriver(t testing.TB, cfg driver.Config, desc driver.SecureDesc) (*
 	t.Cleanup(func() { require.NoError(t, d.Close()) })
 	events := &recorder{}
 	d.Events().Subscribe(events)
-	require.NoError(t, d.InitializeSecurity(driver.Bind{Address: "127.0.0.1"}, desc))
+	require.NoError(t, d.InitializeSecurity(b, desc))
 	return d, events
 }
 
