@@ -171,7 +171,7 @@ func goroutine(buf []byte) (id uint64) {
 // inCallback reports whether the caller is a callback on an event loop, or on another goroutine that closing waits for.
 func inCallback() bool {
 	return calledBy("/driver.(*conn).OnOpen", "/driver.(*conn).OnData", "/driver.(*conn).OnWake",
-		"/driver.(*conn).OnClose", "/driver.(*conn).stepDone", "(*Session).coroutine.func1", "/stdnet.(*conn).handshake", "/stdnet.(*conn).readOnce",
+		"/driver.(*conn).OnClose", "/driver.(*security).end", "(*Session).coroutine.func1", "/stdnet.(*conn).handshake", "/stdnet.(*conn).readOnce",
 		"/driver.(*core).connect")
 }
 

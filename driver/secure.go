@@ -252,12 +252,10 @@ func (c *conn) endsInHandshake(cause error) bool {
 	return false
 }
 
-// stepDone ends a link that ended during the step. A worker.
+// stepDone has a link that ended during the step end, on the loop. A worker, or who closes the driver.
 func (c *conn) stepDone() {
-	cause := c.core.security.stepEnds(c)
-	if cause != nil {
-		c.establishLate()
-		c.close(cause)
+	if c.core.security.stepEnds(c) {
+		c.secure.link.Execute(func() { c.core.security.end(c) })
 	}
 }
 

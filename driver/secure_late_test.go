@@ -100,6 +100,52 @@ func TestEstablishedLate(t *testing.T) {
 	require.Zero(t, l.Pending())
 }
 
+// heldBack writes nothing but the first piece, a ClientHello, until the rest is released.
+type heldBack struct {
+	net.Conn
+	began bool
+	rest  []byte
+}
+
+func (h *heldBack) Write(b []byte) (int, error) {
+	if !h.began {
+		h.began = true
+		return h.Conn.Write(b)
+	}
+	h.rest = append(h.rest, b...)
+	return len(b), nil
+}
+
+func (h *heldBack) release() error {
+	_, err := h.Conn.Write(h.rest)
+	return err
+}
+
+// TestLateConnectionIsHeardOnItsLoop: no worker waits for the application.
+func TestLateConnectionIsHeardOnItsLoop(t *testing.T) {
+	var l *late
+	stepped := make(chan struct{})
+	l = newLate(t, driver.Config{EventLoops: 1, HandshakeWorkers: 1}, func(_ driver.Conn, packet string) {
+		select {
+		case <-l.here: // the next one's handshake
+			close(stepped)
+		case <-time.After(patience):
+		}
+	})
+	held := &heldBack{Conn: dial(t, l)}
+	next := tls.Client(held, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{l.pair}})
+	require.NoError(t, next.Handshake())
+	l.client(t, dial(t, l), "\x00\x02hi")
+	require.NoError(t, held.release())
+	eventually(t, "that its step is due", func() bool { return l.Jobs() == 1 })
+	close(l.gone)
+	select {
+	case <-stepped:
+	case <-time.After(patience):
+		t.Fatal("the worker does not take the next step")
+	}
+}
+
 func TestLateConnectionCanBeClosed(t *testing.T) {
 	l := newLate(t, driver.Config{}, func(c driver.Conn, _ string) { c.Close(errKicked) })
 	l.client(t, dial(t, l), "\x00\x01a\x00\x01b", "\x00\x01c")

@@ -1,7 +1,9 @@
 package driver
 
 import (
+	"maps"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -22,6 +24,7 @@ type security struct {
 	jobs    []*conn   // in order; each at most once, and holds its connection's slot until it is taken, so that MaxConnections bounds them
 	started bool      // the workers are there
 	stopped bool
+	ending  map[*conn]struct{} // their link has ended, and the last step is done: the loop is asked to do the rest
 }
 
 func newSecurity(d *core) *security {
@@ -43,6 +46,27 @@ func (s *security) stop() {
 		c.release()
 		c.secure.session.Abort()
 		c.stepDone()
+	}
+	for _, c := range s.left() { // the loops are gone
+		s.end(c)
+	}
+}
+
+func (s *security) left() []*conn {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Collect(maps.Keys(s.ending))
+}
+
+// end is the end of a connection that stepEnds told of; once. The loop, or who closes the driver.
+func (s *security) end(c *conn) {
+	s.mu.Lock()
+	_, due := s.ending[c]
+	delete(s.ending, c)
+	s.mu.Unlock()
+	if due {
+		c.establishLate()
+		c.close(c.secure.cause)
 	}
 }
 
@@ -73,14 +97,18 @@ func (s *security) deferEnd(c *conn, cause error) bool {
 	return true
 }
 
-// stepEnds counts a step that is done, and returns the cause of c's end where that was left to it.
-func (s *security) stepEnds(c *conn) error {
+// stepEnds counts a step that is done, and reports whether c's end was left to it.
+func (s *security) stepEnds(c *conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c.secure.steps--; c.secure.steps > 0 {
-		return nil
+	if c.secure.steps--; c.secure.steps > 0 || c.secure.cause == nil {
+		return false
 	}
-	return c.secure.cause
+	if s.ending == nil {
+		s.ending = make(map[*conn]struct{})
+	}
+	s.ending[c] = struct{}{}
+	return true
 }
 
 func (s *security) run() {

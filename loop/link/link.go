@@ -53,6 +53,8 @@ type Sealing interface {
 	FlushSealer() error
 	// Wake has OnWake called. Wakes that were not answered yet may become one.
 	Wake()
+	// Execute runs f where callbacks run, soon, also after OnClose. A transport that closes meanwhile may never do it.
+	Execute(f func())
 	// KeepAwake is for a goroutine that computes and is about to yield with more to do. All connections' loops that had something to
 	// do since the last call look once more before they wait.
 	KeepAwake()
