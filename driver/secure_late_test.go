@@ -154,6 +154,17 @@ func TestLateConnectionCanBeClosed(t *testing.T) {
 	require.Equal(t, []string{"a"}, l.packets())
 }
 
+// TestLateConnectionClosesTheDriver: its callback is one like others, and closing waits for it.
+func TestLateConnectionClosesTheDriver(t *testing.T) {
+	var l *late
+	closed := make(chan error, 1)
+	l = newLate(t, driver.Config{}, func(driver.Conn, string) { closed <- l.Close() })
+	l.client(t, dial(t, l), "\x00\x01a")
+	close(l.gone)
+	l.events.waitDisconnected(t, 1)
+	require.ErrorIs(t, <-closed, driver.ErrInCallback)
+}
+
 // TestLateConnectionIsOverWithAPanic: what follows would be taken for packets in the middle of one.
 func TestLateConnectionIsOverWithAPanic(t *testing.T) {
 	l := newLate(t, driver.Config{}, func(driver.Conn, string) { panic("the application's") })
