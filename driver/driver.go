@@ -125,7 +125,8 @@ type Conn interface {
 	// Hijack takes the connection out of the driver, as an ordinary net.Conn: a *net.TCPConn, or a *tls.Conn where secure; with
 	// bytes that were received and not yet delivered, or a peer that a PROXY protocol header named, one that embeds it, and has the bytes
 	// come first out of its Read, and the peer in its RemoteAddr. What is queued is written before it returns. The driver's time limits end, and deadlines are the caller's to set. The connection
-	// ends with ErrHijacked. It blocks: in a callback it fails, wrapping ErrInCallback, and the connection stays.
+	// ends with ErrHijacked. It blocks: in a callback it fails, wrapping ErrInCallback, and the connection stays,
+	// as it does where there is no descriptor for it (EMFILE).
 	Hijack() (net.Conn, error)
 	// SetValue keeps the application's own state, e.g. its player.
 	SetValue(v any)

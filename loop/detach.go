@@ -31,19 +31,12 @@ func (c *Conn) Detach(reason error) (net.Conn, []byte, error) {
 			time.Sleep(time.Millisecond)
 			continue
 		}
-		if d.err != nil {
-			return nil, nil, d.err
-		}
-		nc, err := c.loop.engine.fileConn(d.fd)
-		if err != nil {
-			return nil, nil, err
-		}
-		return nc, d.queued, nil
+		return d.nc, d.queued, d.err
 	}
 }
 
 type detached struct {
-	fd     int
+	nc     net.Conn
 	queued []byte
 	again  bool
 	err    error
@@ -59,17 +52,23 @@ func (c *Conn) detachOnLoop(reason error) (d detached) {
 		c.mu.Unlock()
 		return detached{again: true}
 	}
+	var nc *net.TCPConn
 	var leaving gnet.Conn
-	if c.gc != nil {
-		var ok bool
-		if leaving, ok = c.leaveOnLoopLocked(); !ok {
-			err := c.reason
-			c.mu.Unlock()
-			c.loop.closeOnLoop(leaving)
-			return detached{err: err}
+	err := c.loop.spare.lend(func() (err error) {
+		if nc, err = c.loop.engine.fileConn(int(c.fd)); err != nil {
+			return err
 		}
+		c.unwatchLocked()
+		if leaving = c.gc; leaving == nil {
+			c.closeFDLocked()
+		}
+		c.gc, c.fd = nil, -1
+		return nil
+	})
+	if err != nil { // it stays
+		c.mu.Unlock()
+		return detached{err: err}
 	}
-	c.unwatchLocked()
 	if c.sealed {
 		var plain []byte
 		if c.plain != nil {
@@ -77,14 +76,14 @@ func (c *Conn) detachOnLoop(reason error) (d detached) {
 		}
 		c.sealLocked(plain)
 	}
-	d = detached{fd: int(c.fd), queued: append([]byte(nil), c.out.bytes()...)}
+	d = detached{nc: nc, queued: append([]byte(nil), c.out.bytes()...)}
 	c.dropQueueLocked()
-	c.fd = -1
 	c.setReasonLocked(reason)
 	c.state.Store(uint32(link.Closed))
 	c.finished = true
 	c.mu.Unlock()
 	c.loop.closeOnLoop(leaving)
+	c.loop.spare.refill() // with what gnet closed, if it was lent
 	c.loop.finishOnLoop(c)
 	return d
 }

@@ -28,7 +28,6 @@ type Engine struct {
 	batches   batches
 	watch     watch
 	enrolling gate
-	spare     spare
 
 	// Guarded by runMu: held for reading while gnet is told something from outside a loop, so that its poller is
 	// not closed meanwhile.
@@ -56,7 +55,6 @@ func Start(cfg link.Config) (link.Transport, error) {
 func NewEngine(cfg link.Config) (*Engine, error) {
 	e := &Engine{cfg: cfg, ended: make(chan struct{}), running: true}
 	e.clock = newClock(e)
-	e.spare.open()
 	for range cfg.Loops {
 		l, err := newLoop(e)
 		if err != nil {
@@ -65,7 +63,6 @@ func NewEngine(cfg link.Config) (*Engine, error) {
 				l.reattacher.done.Wait()
 				l.stop()
 			}
-			e.spare.close()
 			return nil, err
 		}
 		e.loops = append(e.loops, l)
@@ -162,7 +159,6 @@ func (e *Engine) Close() {
 			l.stop()
 		}
 		close(e.ended)
-		e.spare.close()
 	})
 }
 

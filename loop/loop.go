@@ -38,6 +38,7 @@ type Loop struct {
 	slow     atomic.Uint64 // times that it was held up
 	busy     atomic.Bool   // a callback has run since KeepAwake last asked
 
+	spare  spare
 	urgent urgent
 	probe  probe
 	wheel  wheel
@@ -67,6 +68,8 @@ func newLoop(e *Engine) (*Loop, error) {
 		l.congestion.release()
 		return nil, err
 	}
+	l.spare.refill()
+	l.reattacher.spare.refill()
 	l.flusher = startFlusher(&e.batches, helpersOf(e.cfg.Loops))
 	go l.congestion.run()
 	l.reattacher.done.Add(1)
@@ -154,9 +157,8 @@ func (h *handler) OnClose(gc gnet.Conn, err error) gnet.Action {
 	}
 	eof := errors.Is(err, io.EOF)
 	if eof && !c.idleLocked() && (c.State() == link.Open || c.State() == link.Draining) {
-		if fd, dupErr := l.engine.spare.dup(int(c.fd)); dupErr == nil {
+		if fd, dupErr := l.dup(int(c.fd)); dupErr == nil {
 			l.drainAfterEOFLocked(c, fd)
-			l.takeSpareBack()
 			done := c.afterFlushLocked()
 			c.mu.Unlock()
 			done.run(c)
@@ -329,4 +331,6 @@ func (l *Loop) stop() {
 	}
 	l.flusher.close()
 	l.congestion.close()
+	l.spare.close()
+	l.reattacher.spare.close()
 }

@@ -63,32 +63,18 @@ func (c *Conn) parkOnLoop() {
 
 // parkOnLoopLocked moves an attached connection to a duplicate of its descriptor, and returns the gnet.Conn that gnet shall close.
 func (c *Conn) parkOnLoopLocked() gnet.Conn {
-	leaving, ok := c.leaveOnLoopLocked()
-	if ok && !c.idleLocked() {
+	fd, err := c.loop.dup(int(c.fd))
+	if err != nil {
+		c.abortLocked(os.NewSyscallError("dup", err))
+		return c.gc
+	}
+	leaving := c.gc
+	c.unwatchLocked()
+	c.gc, c.fd = nil, int32(fd)
+	if !c.idleLocked() {
 		c.watchLocked()
 	}
 	return leaving
-}
-
-// leaveOnLoopLocked takes the descriptor, as a duplicate, from gnet. false: there was none, and the connection is Closed.
-func (c *Conn) leaveOnLoopLocked() (leaving gnet.Conn, ok bool) {
-	fd, err := c.loop.engine.spare.dup(int(c.fd))
-	if err != nil {
-		c.abortLocked(os.NewSyscallError("dup", err))
-		return c.gc, false
-	}
-	leaving = c.gc
-	c.unwatchLocked()
-	c.gc, c.fd = nil, int32(fd)
-	c.loop.takeSpareBack()
-	return leaving, true
-}
-
-// takeSpareBack does so when gnet has closed the copy that it is about to close, and before somebody else takes what is free then.
-func (l *Loop) takeSpareBack() {
-	if l.engine.spare.lent() {
-		l.execute(l.engine.spare.open)
-	}
 }
 
 // reattachOnLoopLocked is OnOpen of a connection that was parked.

@@ -21,6 +21,8 @@ type reattacher struct {
 	stop chan struct{}
 	done sync.WaitGroup
 
+	spare spare
+
 	// Guarded by mu.
 	mu    sync.Mutex
 	queue []*Conn // each at most once: Conn.attaching
@@ -78,24 +80,23 @@ func (c *Conn) reattach() bool {
 		return true
 	}
 	c.reopened = false
-	fd, err := socket.Dup(int(c.fd))
+	fd := int(c.fd) // stays: it is c.attaching
 	c.mu.Unlock()
-	if err != nil {
+	var nc *net.TCPConn
+	err := c.loop.reattacher.spare.lend(func() (err error) {
+		if nc, err = c.loop.engine.fileConn(fd); err != nil || nc.RemoteAddr() == nil {
+			return err
+		}
+		return c.loop.enroll(nc, c)
+	})
+	switch {
+	case nc == nil || tcp.IsShortage(err):
 		return false
-	}
-	nc, err := c.loop.engine.fileConn(fd)
-	if err != nil {
-		return false
-	}
-	if nc.RemoteAddr() == nil {
+	case nc.RemoteAddr() == nil:
 		// Reset while it was parked: gnet would not take it, but what came before may still be there to read.
 		nc.Close()
 		c.loop.execute(func() { c.readRestOnLoop() })
 		return true
-	}
-	err = c.loop.enroll(nc, c)
-	if tcp.IsShortage(err) {
-		return false
 	}
 	c.mu.Lock()
 	if err == nil && c.reopened {
@@ -150,18 +151,19 @@ func (c *Conn) readRestOnLoop() {
 	}
 }
 
-// fileConn makes a net.Conn of a descriptor, which it owns from then on, also when it fails. Package net sets options that it sets for
-// every connection: they are set back, except that keep-alive probes which something else than the engine had
+// fileConn makes a net.Conn of a duplicate of fd; until it has returned it takes one descriptor more. Package net sets options that it
+// sets for every connection: they are set back, except that keep-alive probes which something else than the engine had
 // switched on go on with package net's intervals.
 func (e *Engine) fileConn(fd int) (*net.TCPConn, error) {
-	f := os.NewFile(uintptr(fd), "")
-	defer f.Close()
+	dup, err := socket.Dup(fd)
+	if err != nil {
+		return nil, os.NewSyscallError("dup", err)
+	}
 	noDelay, _ := syscall.GetsockoptInt(fd, syscall.IPPROTO_TCP, syscall.TCP_NODELAY)
 	keepAlive, _ := syscall.GetsockoptInt(fd, syscall.SOL_SOCKET, syscall.SO_KEEPALIVE)
-	var nc net.Conn
-	err := e.spare.lend(func() (err error) { nc, err = net.FileConn(f); return err })
+	f := os.NewFile(uintptr(dup), "")
+	nc, err := net.FileConn(f)
 	f.Close()
-	e.spare.open() // in its place, if it was lent
 	if err != nil {
 		return nil, err
 	}

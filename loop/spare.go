@@ -3,76 +3,95 @@ package loop
 import (
 	"os"
 	"sync"
+	"syscall"
 
 	"github.com/panjf2000/gnet/v2/pkg/socket"
 
 	"gridstream/loop/tcp"
 )
 
-// spare is a descriptor held back, so that parking works when the process has no other left: gnet's copy makes
-// room again at once.
+// spare is descriptors held back, so that what takes some for a moment works when the process has no other left. A loop has one for what
+// happens on it, and its reattacher another: who tries again and again does not take what a pause needs.
 type spare struct {
-	// Guarded by mu.
-	mu     sync.Mutex
-	file   *os.File // nil: lent
-	closed bool
+	// Guarded by mu, a leaf.
+	mu   sync.Mutex
+	held []int
+	lent bool // lend refills
 }
 
-// dup is a duplicate of fd. If it took the spare, that is to be taken back when gnet has closed its copy: see lent.
-func (s *spare) dup(fd int) (dup int, err error) {
-	err = s.lend(func() error {
-		dup, err = socket.Dup(fd)
-		return err
-	})
-	return dup, err
-}
+// spareDescriptors is as many as enrolling takes beside the parked one, and Detach beside the attached one.
+const spareDescriptors = 2
 
-// lend calls f, which needs a descriptor, and once more with the spare one where there is no other.
-func (s *spare) lend(f func() error) error {
-	err := f()
+// replace is a duplicate of fd in place of a spare descriptor: nobody can take that in between.
+func (s *spare) replace(fd int) (dup int, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch {
-	case s.file == nil && err == nil:
-		s.refillLocked()
-	case s.file != nil && tcp.IsShortage(err):
-		s.file.Close()
-		s.file = nil
-		return f()
+	if len(s.held) == 0 {
+		return -1, syscall.EMFILE
 	}
+	last := len(s.held) - 1
+	dup = s.held[last]
+	if err := dupOver(fd, dup); err != nil {
+		return -1, err
+	}
+	s.held = s.held[:last]
+	return dup, nil
+}
+
+// lend calls f, which takes descriptors for a moment, and once more with the spare ones free where there are no others. One goroutine
+// at a time.
+func (s *spare) lend(f func() error) error {
+	err := f()
+	if !tcp.IsShortage(err) {
+		return err
+	}
+	s.mu.Lock()
+	s.dropLocked()
+	s.lent = true
+	s.mu.Unlock()
+	err = f()
+	s.mu.Lock()
+	s.lent = false
+	s.mu.Unlock()
+	s.refill()
 	return err
 }
 
-// lent reports that it is to be taken back, with open, when there is a descriptor again.
-func (s *spare) lent() bool {
+// refill takes back what is missing, as far as there is something.
+func (s *spare) refill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.file == nil
-}
-
-func (s *spare) refillLocked() {
-	if s.closed {
-		return
-	}
-	if f, err := os.Open(os.DevNull); err == nil {
-		s.file = f
+	for len(s.held) < spareDescriptors && !s.lent {
+		fd, err := syscall.Open(os.DevNull, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+		if err != nil {
+			return
+		}
+		s.held = append(s.held, fd)
 	}
 }
 
-func (s *spare) open() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.file == nil {
-		s.refillLocked()
-	}
-}
-
+// close is the end: nobody refills any more.
 func (s *spare) close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.closed = true
-	if s.file != nil {
-		s.file.Close()
-		s.file = nil
+	s.dropLocked()
+}
+
+func (s *spare) dropLocked() {
+	for _, fd := range s.held {
+		_ = syscall.Close(fd)
 	}
+	s.held = s.held[:0]
+}
+
+// dup is a duplicate of an attached connection's descriptor, which gnet closes behind this: a spare one that it took is
+// taken back then, or by the watch, if somebody else is quicker.
+func (l *Loop) dup(fd int) (dup int, err error) {
+	if dup, err = socket.Dup(fd); err == nil {
+		return dup, nil
+	}
+	if dup, err = l.spare.replace(fd); err == nil {
+		l.execute(l.spare.refill)
+	}
+	return dup, err
 }

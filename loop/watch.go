@@ -55,6 +55,8 @@ func (e *Engine) startWatch() {
 			}
 			for _, l := range e.loops {
 				l.look()
+				l.spare.refill()
+				l.reattacher.spare.refill()
 			}
 		}
 	})

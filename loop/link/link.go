@@ -33,7 +33,8 @@ type Link interface {
 	// SetDeadline has an open connection get OnDeadline d from now; 0 takes it back.
 	SetDeadline(d time.Duration)
 	// Detach takes an open connection out, as a net.Conn (a *tls.Conn after StartTLS), with the bytes that were queued and are
-	// still to be written. The connection ends with reason. It blocks, and must not be called in a callback.
+	// still to be written. The connection ends with reason. It blocks, and must not be called in a callback. Where it
+	// fails for want of a descriptor the connection stays.
 	Detach(reason error) (nc net.Conn, queued []byte, err error)
 	// Buffered counts the bytes that wait for the socket.
 	Buffered() int
