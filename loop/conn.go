@@ -39,6 +39,7 @@ type Conn struct {
 	fd        int32                      // -1: gone
 	attaching bool                       // being enrolled into gnet
 	reopened  bool                       // gnet's OnOpen came since the reattacher cleared it
+	pausedAt  uint16                     // what was received when it was paused, in units of droppedUnit, modulo 2¹⁶
 	gc        gnet.Conn                  // nil unless attached
 	out       outbound                   // for the socket
 	plain     *bytebufferpool.ByteBuffer // with a sealer: queued and not sealed; nil: empty

@@ -66,3 +66,5 @@ func (e *Engine) TakeSpares() (fds []int) {
 	}
 	return fds
 }
+
+const UnparkedMost = unparkedMost

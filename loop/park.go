@@ -21,6 +21,7 @@ func (c *Conn) Pause(p link.Pause) {
 	}
 	if c.pauses == 0 {
 		c.loop.paused.Add(1)
+		c.pausedAt = uint16(c.received.Load() / droppedUnit)
 	}
 	c.pauses |= p
 	if c.gc != nil && !c.corked.Load() {
@@ -61,12 +62,20 @@ func (c *Conn) parkOnLoop() {
 	done.run(c)
 }
 
+// unparkedMost is what a connection may receive, in bytes, that is paused and cannot be parked.
+const unparkedMost = 1 << 20
+
 // parkOnLoopLocked moves an attached connection to a duplicate of its descriptor, and returns the gnet.Conn that gnet shall close.
+// Without a descriptor it is tried again with what is read next, and by onTimer.
 func (c *Conn) parkOnLoopLocked() gnet.Conn {
 	fd, err := c.loop.dup(int(c.fd))
 	if err != nil {
-		c.abortLocked(os.NewSyscallError("dup", err))
-		return c.gc
+		if uint16(c.received.Load()/droppedUnit)-c.pausedAt > unparkedMost/droppedUnit {
+			c.abortLocked(os.NewSyscallError("dup", err))
+			return c.gc
+		}
+		c.loop.schedule(c, c.loop.engine.clock.now(), probeEvery)
+		return nil
 	}
 	leaving := c.gc
 	c.unwatchLocked()

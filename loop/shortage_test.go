@@ -89,6 +89,78 @@ func TestPausingWithoutDescriptors(t *testing.T) {
 	}
 }
 
+// TestLoopsPauseAtOnceWithoutDescriptors: each may have for a moment what another one needs.
+func TestLoopsPauseAtOnceWithoutDescriptors(t *testing.T) {
+	e := newEngine(t, link.Config{Loops: 2})
+	var conns []*end
+	for range 60 {
+		c, _ := pair(t, e, nil)
+		conns = append(conns, c)
+	}
+	limitDescriptors(t, 300)
+	takeDescriptors(t)
+	for _, c := range conns {
+		c.Pause(1)
+	}
+	for _, c := range conns {
+		park(t, c)
+	}
+}
+
+// TestPausingWaitsForADescriptor: nobody gives one back, and who has little to say stays meanwhile.
+func TestPausingWaitsForADescriptor(t *testing.T) {
+	e := newEngine(t, link.Config{Loops: 1})
+	c, peer := pair(t, e, nil)
+	other, _ := pair(t, e, nil)
+	before := 2 * loop.UnparkedMost
+	_, err := peer.Write(make([]byte, before))
+	require.NoError(t, err)
+	eventually(t, "what came before", func() bool { return c.size() == before })
+	limitDescriptors(t, 200)
+	takeDescriptors(t)
+	spares := e.TakeSpares()
+	c.Pause(1)
+	other.Pause(1)
+	settle(t, c)
+	_, err = peer.Write([]byte("a"))
+	require.NoError(t, err)
+	eventually(t, "what is not much", func() bool { return c.size() == before+1 })
+	settle(t, c)
+	for _, c := range []*end{c, other} {
+		require.Equal(t, link.Open, c.State(), "%v", c.snapshot().reason)
+		require.False(t, parked(c))
+	}
+
+	closeAll(spares)
+	eventually(t, "both parked", func() bool { return parked(c) && parked(other) })
+	_, err = peer.Write([]byte("b"))
+	require.NoError(t, err)
+	settle(t, c)
+	require.Equal(t, before+1, c.size())
+	c.Resume(1)
+	eventually(t, "the rest", func() bool { return c.size() == before+2 })
+}
+
+// TestUnparkedReadsWithinALimit: nobody gives a descriptor back, and the peer does not stop.
+func TestUnparkedReadsWithinALimit(t *testing.T) {
+	e := newEngine(t, link.Config{Loops: 1})
+	c, peer := pair(t, e, nil)
+	other, _ := pair(t, e, nil)
+	limitDescriptors(t, 200)
+	takeDescriptors(t)
+	spares := e.TakeSpares()
+	defer closeAll(spares)
+	c.Pause(1)
+	settle(t, c)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	wg.Go(func() { _, _ = peer.Write(make([]byte, 64<<20)) })
+	require.ErrorIs(t, c.waitClosed(t), syscall.EMFILE)
+	require.Greater(t, c.size(), loop.UnparkedMost)
+	require.LessOrEqual(t, c.size(), loop.UnparkedMost+128<<10, "two reads")
+	require.Equal(t, link.Open, other.State())
+}
+
 // TestSpareDescriptorsComeBack when somebody was quicker, but the shortage is over.
 func TestSpareDescriptorsComeBack(t *testing.T) {
 	e := newEngine(t, link.Config{Loops: 2})
@@ -198,6 +270,37 @@ func TestPausingBesideResumingWithoutDescriptors(t *testing.T) {
 	require.NoError(t, err)
 	eventually(t, "the other one's byte", func() bool { return resumed.size() == 1 })
 	eventually(t, "the spare descriptors", e.SparesComplete)
+}
+
+// TestPausingWhileManyResumeWithoutDescriptors: each is tried again and again, and nobody is lost.
+func TestPausingWhileManyResumeWithoutDescriptors(t *testing.T) {
+	e := newEngine(t, link.Config{Loops: 1})
+	var resumed, paused []*end
+	var peers []io.Writer
+	for range 60 {
+		c, peer := pair(t, e, nil)
+		resumed, peers = append(resumed, c), append(peers, peer)
+		park(t, c)
+		c, _ = pair(t, e, nil)
+		paused = append(paused, c)
+	}
+	limitDescriptors(t, 400)
+	free, err := syscall.Open(os.DevNull, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+	require.NoError(t, err)
+	takeDescriptors(t)
+	closeAll([]int{free})
+	for _, c := range resumed {
+		c.Resume(1)
+	}
+	for _, c := range paused {
+		park(t, c)
+	}
+	for i, c := range resumed {
+		_, err := peers[i].Write([]byte("x"))
+		require.NoError(t, err)
+		eventually(t, "the byte", func() bool { return c.size() == 1 || c.snapshot().closes > 0 })
+		require.Equal(t, link.Open, c.State(), "%v", c.snapshot().reason)
+	}
 }
 
 // TestDetachWithoutDescriptors, and what it took is there for the next one.
