@@ -38,6 +38,17 @@ func TestConfigZeroValue(t *testing.T) {
 	}, cfg, "MaxConnections, LoginTimeout, IdleTimeout and the limits stay 0")
 }
 
+// TestMaxConnectionsLeavesRoomForTheLoops, which have eight descriptors each.
+func TestMaxConnectionsLeavesRoomForTheLoops(t *testing.T) {
+	most := func(loops int) int {
+		d, err := driver.New(driver.Config{EventLoops: loops})
+		require.NoError(t, err)
+		defer d.Close()
+		return d.MaxNumConnections()
+	}
+	require.Equal(t, most(1)-8*8, most(9))
+}
+
 func TestConfigKeepsWhatIsSet(t *testing.T) {
 	set := driver.Config{
 		MaxConnections:      1,

@@ -74,9 +74,12 @@ type stripe struct {
 
 func (d *core) stripe(c *conn) *stripe { return &d.stripes[c.id%uint64(len(d.stripes))] }
 
-// reservedDescriptors are left to the rest of the process where MaxConnections is derived: listeners, pollers, files,
-// and a thirty-second of all.
-const reservedDescriptors = 128
+// Where MaxConnections is derived, reservedDescriptors are left to the rest of the process, listeners, files, and a thirty-second of all;
+// loopDescriptors to each event loop: two pollers, and two times two to spare.
+const (
+	reservedDescriptors = 128
+	loopDescriptors     = 8
+)
 
 func newCore(cfg Config, start link.Start) (*core, error) {
 	cfg, err := cfg.WithDefaults()
@@ -85,7 +88,7 @@ func newCore(cfg Config, start link.Start) (*core, error) {
 	}
 	if cfg.MaxConnections == 0 {
 		limit := tcp.DescriptorLimit()
-		cfg.MaxConnections = max(limit-limit/32-reservedDescriptors, limit/2, 1)
+		cfg.MaxConnections = max(limit-limit/32-reservedDescriptors-loopDescriptors*cfg.EventLoops, limit/2, 1)
 	}
 	d := &core{
 		cfg:      cfg,

@@ -21,7 +21,7 @@ func (s Shortage) String() string {
 }
 
 const (
-	// spareServerDescriptors is what the server's process needs besides its connections. The driver keeps a 32nd of the limit, and 128, free.
+	// spareServerDescriptors is what the server's process needs besides its connections. The driver keeps a 32nd of the limit, 128, and 8 for each loop, free.
 	spareServerDescriptors = 500
 	// spareSystemFiles is what everybody else on the machine may open meanwhile.
 	spareSystemFiles = 10_000
