@@ -35,6 +35,7 @@ type Spare struct{ s spare }
 
 func (s *Spare) Refill()                     { s.s.refill() }
 func (s *Spare) Replace(fd int) (int, error) { return s.s.replace(fd) }
+func (s *Spare) Lend(f func() error) error   { return s.s.lend(f) }
 func (s *Spare) Complete() bool              { return s.s.complete() }
 func (s *Spare) Close()                      { s.s.close() }
 
@@ -52,6 +53,21 @@ func (e *Engine) SparesComplete() bool {
 		}
 	}
 	return true
+}
+
+// SparesLent reports whether something is done with a loop's spare descriptors.
+func (e *Engine) SparesLent() bool {
+	for _, l := range e.loops {
+		for _, s := range []*spare{&l.spare, &l.reattacher.spare} {
+			s.mu.Lock()
+			lent := s.lent
+			s.mu.Unlock()
+			if lent {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // TakeSpares takes all spare descriptors, which are the caller's to close.

@@ -199,7 +199,7 @@ func TestSpareIsReplacedAtOnce(t *testing.T) {
 			}
 		})
 	}
-	for range 5000 {
+	for range 1000 {
 		fd, err := s.Replace(1)
 		require.NoError(t, err)
 		flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
@@ -208,6 +208,27 @@ func TestSpareIsReplacedAtOnce(t *testing.T) {
 		require.NoError(t, syscall.Close(fd))
 		eventually(t, "one again", func() bool { s.Refill(); return s.Complete() })
 	}
+}
+
+// TestSpareIsNotTakenBackWhileItIsLent, by the watch, from who has not used it yet.
+func TestSpareIsNotTakenBackWhileItIsLent(t *testing.T) {
+	limitDescriptors(t, 200)
+	var s loop.Spare
+	s.Refill()
+	defer s.Close()
+	takeDescriptors(t)
+	tries := 0
+	require.NoError(t, s.Lend(func() error {
+		tries++
+		s.Refill()
+		fd, err := syscall.Open(os.DevNull, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
+		if err == nil {
+			err = syscall.Close(fd)
+		}
+		return err
+	}))
+	require.Equal(t, 2, tries)
+	require.True(t, s.Complete())
 }
 
 // TestResumingWithoutDescriptors: enrolling takes two for a moment.
@@ -233,9 +254,11 @@ func TestResumingWithoutDescriptors(t *testing.T) {
 				_, err := peer.Write([]byte("x"))
 				require.NoError(t, err)
 				eventually(t, "the byte", func() bool { return c.size() == n+1 })
-				eventually(t, "the spare descriptors", e.SparesComplete)
+				eventually(t, "the end of it", func() bool { return !e.SparesLent() })
+				require.True(t, e.SparesComplete())
 				takeDescriptors(t)
 				park(t, c)
+				settle(t, c)
 			}
 		})
 	}

@@ -16,7 +16,7 @@ type spare struct {
 	// Guarded by mu, a leaf.
 	mu   sync.Mutex
 	held []int
-	lent bool // lend refills
+	lent bool // none is to be taken back before lend does it
 }
 
 // spareDescriptors is as many as enrolling takes beside the parked one, and Detach beside the attached one.
@@ -51,9 +51,9 @@ func (s *spare) lend(f func() error) error {
 	s.mu.Unlock()
 	err = f()
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.lent = false
-	s.mu.Unlock()
-	s.refill()
+	s.refillLocked()
 	return err
 }
 
@@ -61,7 +61,13 @@ func (s *spare) lend(f func() error) error {
 func (s *spare) refill() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.held) < spareDescriptors && !s.lent {
+	if !s.lent {
+		s.refillLocked()
+	}
+}
+
+func (s *spare) refillLocked() {
+	for len(s.held) < spareDescriptors {
 		fd, err := syscall.Open(os.DevNull, syscall.O_RDONLY|syscall.O_CLOEXEC, 0)
 		if err != nil {
 			return
