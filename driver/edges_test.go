@@ -251,6 +251,7 @@ func TestComesBackFromTheSamePort(t *testing.T) {
 	bothDrivers(t, func(t *testing.T, newServer func(driver.Config) (driver.Driver, *recorder)) {
 		server, events := newServer(driver.Config{MaxConnectionsPerIP: 1}) // it takes the place of the one before
 		const times = 5
+		var last net.Conn
 		for n := 1; n <= times; n++ {
 			nc, err := (&net.Dialer{LocalAddr: from}).Dial("tcp", addrOf(server).String())
 			require.NoError(t, err)
@@ -259,10 +260,10 @@ func TestComesBackFromTheSamePort(t *testing.T) {
 			require.NoError(t, nc.(*net.TCPConn).SetLinger(0))
 			if n < times {
 				require.NoError(t, nc.Close())
-			} else {
-				defer nc.Close()
 			}
+			last = nc
 		}
+		defer last.Close()
 		events.waitDisconnected(t, times-1)
 		require.Zero(t, server.Stats().AcceptsRefused)
 		require.Equal(t, 1, server.NumberOfConnections())
@@ -275,8 +276,8 @@ func TestComesBackFromTheSamePort(t *testing.T) {
 		require.NoError(t, err)
 		defer nc.Close()
 		eventually(t, "that another port counts as one more", func() bool { return server.Stats().AcceptsRefused == 1 })
-		now.Close(nil)
 		now.ResumeReading()
+		require.NoError(t, last.Close())
 		eventually(t, "room for it", func() bool {
 			nc, err := (&net.Dialer{LocalAddr: another}).Dial("tcp", addrOf(server).String())
 			require.NoError(t, err)

@@ -17,6 +17,7 @@ type limiter struct {
 	mu     sync.Mutex
 	since  time.Time     // reading is paused; zero: it is not
 	unread time.Duration // paused since credit was last taken
+	ended  time.Time     // the last of that
 }
 
 // pause pauses reading from the link.
@@ -26,6 +27,9 @@ func (l *limiter) pause(of link.Link, p link.Pause) {
 	of.Pause(p)
 	if l.since.IsZero() && of.Paused() {
 		l.since = time.Now()
+		if l.since.Sub(l.ended) >= hasCome {
+			l.unread = 0
+		}
 	}
 }
 
@@ -35,7 +39,8 @@ func (l *limiter) resume(of link.Link, p link.Pause) {
 	defer l.mu.Unlock()
 	of.Resume(p)
 	if !l.since.IsZero() && !of.Paused() {
-		l.unread += time.Since(l.since)
+		l.ended = time.Now()
+		l.unread += l.ended.Sub(l.since)
 		l.since = time.Time{}
 	}
 }
@@ -43,14 +48,17 @@ func (l *limiter) resume(of link.Link, p link.Pause) {
 // credit lets so much more come as a peer that keeps to its rate has sent while nothing was read.
 func (l *limiter) credit() {
 	l.mu.Lock()
-	unread := l.unread
+	unread, ended := l.unread, l.ended
 	l.unread = 0
 	l.mu.Unlock()
 	if unread > 0 {
-		l.packets.credit(unread)
-		l.bytes.credit(unread)
+		l.packets.credit(unread, ended)
+		l.bytes.credit(unread, ended)
 	}
 }
+
+// hasCome is the time after which what waited while nothing was read has come, if it ever was there.
+const hasCome = time.Second
 
 func newLimiter(cfg *Config) *limiter {
 	if cfg.PacketsPerSecond == 0 && cfg.BytesPerSecond == 0 {
@@ -65,11 +73,22 @@ type bucket struct {
 	rate   float64 // per second; 0: no limit
 	tokens float64
 	extra  float64   // beyond one second's worth: for what came while nothing was read
-	filled time.Time // so far tokens, and extra for the time that reading was paused, are there
+	filled time.Time // up to then tokens are there
 }
 
 func newBucket(rate int, now time.Time) bucket {
 	return bucket{rate: float64(rate), tokens: float64(rate), filled: now}
+}
+
+// fill adds the tokens for the time since that was last done, but for the part of it in which nothing was read.
+func (b *bucket) fill(unread time.Duration) {
+	now := time.Now()
+	read := max(now.Sub(b.filled)-unread, 0)
+	b.filled = now
+	b.tokens = min(b.rate, b.tokens+read.Seconds()*b.rate)
+	if read >= hasCome { // and nothing came
+		b.extra = 0
+	}
 }
 
 // take takes n tokens; false when there are not so many.
@@ -77,13 +96,7 @@ func (b *bucket) take(n int) bool {
 	if b.rate == 0 {
 		return true
 	}
-	now := time.Now()
-	read := now.Sub(b.filled) // for so long, and nothing came
-	b.filled = now
-	if read >= time.Second {
-		b.extra = 0 // what waited has come
-	}
-	b.tokens = min(b.rate, b.tokens+read.Seconds()*b.rate)
+	b.fill(0)
 	if b.tokens+b.extra < float64(n) {
 		return false
 	}
@@ -95,12 +108,11 @@ func (b *bucket) take(n int) bool {
 	return true
 }
 
-// credit is for the time d, in which nothing was read.
-func (b *bucket) credit(d time.Duration) {
-	b.extra += d.Seconds() * b.rate
-	b.filled = b.filled.Add(d)
-	if now := time.Now(); b.filled.After(now) { // what was read already was taken meanwhile
-		b.filled = now
+// credit is for the time d, in which nothing was read, and which ended then.
+func (b *bucket) credit(d time.Duration, ended time.Time) {
+	b.fill(d)
+	if b.filled.Sub(ended) < hasCome {
+		b.extra += d.Seconds() * b.rate
 	}
 }
 

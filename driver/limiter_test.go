@@ -47,6 +47,15 @@ func TestRateOverPauses(t *testing.T) {
 			require.Equal(t, 11*rate, l.let(1e6))
 		})
 	})
+	t.Run("what waited meanwhile of a peer that was quiet before", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l, p := newLimited()
+			require.Equal(t, 1, l.let(1))
+			time.Sleep(5 * time.Second)
+			pausedFor(l, p, 10*time.Second)
+			require.Equal(t, 11*rate, l.let(1e6))
+		})
+	})
 	t.Run("each time counts once", func(t *testing.T) {
 		synctest.Test(t, func(t *testing.T) {
 			l, p := newLimited()
@@ -65,6 +74,25 @@ func TestRateOverPauses(t *testing.T) {
 			pausedFor(l, p, time.Hour)
 			time.Sleep(time.Second) // it is read, and nothing comes
 			require.Equal(t, rate, l.let(1e6))
+		})
+	})
+	t.Run("no hoard of several", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l, p := newLimited()
+			pausedFor(l, p, time.Hour)
+			time.Sleep(time.Second)
+			pausedFor(l, p, 2*time.Second)
+			require.Equal(t, 3*rate, l.let(1e6))
+		})
+	})
+	t.Run("no hoard behind a packet", func(t *testing.T) {
+		synctest.Test(t, func(t *testing.T) {
+			l, p := newLimited()
+			pausedFor(l, p, time.Hour)
+			require.Equal(t, 1, l.let(1))
+			time.Sleep(time.Second)
+			pausedFor(l, p, 2*time.Second)
+			require.Equal(t, 3*rate, l.let(1e6))
 		})
 	})
 	t.Run("two reasons", func(t *testing.T) {

@@ -181,7 +181,7 @@ func (c *conn) step() {
 	defer c.stepDone()
 	defer func() {
 		if v := recover(); v != nil { // in a callback of the tls.Config
-			c.secure.session.Abort()
+			c.abortSession()
 			c.panicked(v, nil)
 		}
 	}()
@@ -349,6 +349,16 @@ func (c *conn) endSession(reason error) error {
 			reason = &Error{Op: "connection", Code: ErrReceive, Address: c.RemoteAddr(), Err: err}
 		}
 	}
-	c.secure.session.Abort()
+	c.abortSession()
 	return reason
+}
+
+// abortSession drops the session. A ClientSessionCache of the application's has Put called where a handshake is given up, and may panic.
+func (c *conn) abortSession() {
+	defer func() {
+		if v := recover(); v != nil {
+			c.core.logPanic(c.RemoteAddr(), v, nil)
+		}
+	}()
+	c.secure.session.Abort()
 }

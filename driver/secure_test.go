@@ -1,9 +1,11 @@
 package driver_test
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"net"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -149,4 +151,73 @@ func (c *heldConn) Write(p []byte) (int, error) {
 		<-c.release
 	}
 	return c.Conn.Write(p)
+}
+
+// forgetful is a ClientSessionCache that panics when a session is to be forgotten, as it is where a handshake with it is given up.
+type forgetful struct {
+	session atomic.Pointer[tls.ClientSessionState]
+	asked   chan struct{} // for the session, once it is armed
+	answer  chan struct{}
+	armed   atomic.Bool
+}
+
+func (c *forgetful) Get(string) (*tls.ClientSessionState, bool) {
+	if c.armed.Load() {
+		c.asked <- struct{}{}
+		<-c.answer
+	}
+	s := c.session.Load()
+	return s, s != nil
+}
+
+func (c *forgetful) Put(_ string, s *tls.ClientSessionState) {
+	if s == nil && c.armed.Load() {
+		panic("Put")
+	}
+	if s != nil {
+		c.session.Store(s)
+	}
+}
+
+// TestPanicWhereAHandshakeIsGivenUp, because the server hung up during the first step or behind it, is one more in Stats, and the connection
+// ends as ever.
+func TestPanicWhereAHandshakeIsGivenUp(t *testing.T) {
+	for _, during := range []bool{true, false} {
+		server, events := newSecureServer(t, driver.Config{}, developmentDesc())
+		cache := &forgetful{asked: make(chan struct{}, 10), answer: make(chan struct{})}
+		desc := developmentDesc()
+		desc.TLSConfig = func(c *tls.Config) { c.ClientSessionCache = cache }
+		client, clientEvents := newSecureDriver(t, driver.Config{MaxConnections: 2}, desc)
+		connect(t, client, server)
+		events.waitEstablished(t, 1)
+		eventually(t, "a session", func() bool { return cache.session.Load() != nil })
+		ln, err := net.Listen("tcp", "127.0.0.1:0")
+		require.NoError(t, err)
+		defer ln.Close()
+		addr := ln.Addr().(*net.TCPAddr).AddrPort()
+		cache.armed.Store(true)
+		if !during {
+			close(cache.answer)
+		}
+		for tries := 1; tries <= 3; tries++ { // its place and its address are free again
+			require.NoError(t, client.ConnectTo(addr))
+			nc, err := ln.Accept()
+			require.NoError(t, err)
+			<-cache.asked
+			if !during {
+				_, err := nc.Read(make([]byte, 10)) // a ClientHello
+				require.NoError(t, err)
+				eventually(t, "the end of the step", func() bool { return client.Stepping() == 0 })
+			}
+			require.NoError(t, nc.(*net.TCPConn).CloseWrite())
+			if during {
+				eventually(t, "its end", func() bool { return client.Ended() == 1 })
+				cache.answer <- struct{}{}
+			}
+			clientEvents.waitDisconnected(t, tries)
+			require.NoError(t, nc.Close())
+			require.EqualValues(t, tries, client.Stats().Panics)
+		}
+		require.NoError(t, client.Shutdown(context.Background()))
+	}
 }

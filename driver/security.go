@@ -44,7 +44,7 @@ func (s *security) stop() {
 	s.workers.Wait()
 	for _, c := range jobs {
 		c.release()
-		c.secure.session.Abort()
+		c.abortSession()
 		c.stepDone()
 	}
 	for _, c := range s.left() { // the loops are gone

@@ -55,6 +55,7 @@ type Conn struct {
 	finished  bool   // OnClose was called, or is about to be
 	sealed    bool   // h is a Sealer
 	ended     bool   // SealEnd was called
+	short     bool   // the last attempt to enroll it found no descriptors
 	dropped   uint16 // the loop's: input since Draining began, in units of droppedUnit
 	unacked   int32  // Draining, Lingering: what the kernel had not delivered when last looked
 

@@ -2,6 +2,8 @@ package loop
 
 import (
 	"net"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/panjf2000/gnet/v2"
@@ -49,7 +51,11 @@ func (c *Conn) detachOnLoop(reason error) (d detached) {
 		return detached{err: link.ErrClosed}
 	}
 	if c.attaching {
+		short := c.short
 		c.mu.Unlock()
+		if short { // that may last
+			return detached{err: os.NewSyscallError("dup", syscall.EMFILE)}
+		}
 		return detached{again: true}
 	}
 	var nc *net.TCPConn

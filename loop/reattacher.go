@@ -79,7 +79,7 @@ func (c *Conn) reattach() bool {
 		done.run(c)
 		return true
 	}
-	c.reopened = false
+	c.reopened, c.short = false, false
 	fd := int(c.fd) // stays: it is c.attaching
 	c.mu.Unlock()
 	var nc *net.TCPConn
@@ -91,6 +91,9 @@ func (c *Conn) reattach() bool {
 	})
 	switch {
 	case nc == nil || tcp.IsShortage(err):
+		c.mu.Lock()
+		c.short = true
+		c.mu.Unlock()
 		return false
 	case nc.RemoteAddr() == nil:
 		// Reset while it was parked: gnet would not take it, but what came before may still be there to read.

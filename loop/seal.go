@@ -40,7 +40,7 @@ func (c *Conn) FlushSealer() error {
 }
 
 // Execute implements link.Sealing.
-func (c *Conn) Execute(f func()) { c.loop.execute(f) }
+func (c *Conn) Execute(f func()) { c.loop.execute(func() { c.guard(f) }) }
 
 // KeepAwake implements link.Sealing. A loop that waits, in epoll_wait(2), keeps its P until the runtime's monitor takes it away, some
 // 100 µs later if the cores are busy: with as many Ps as workers, one of those stands still so long. A loop that looks and finds nothing yields.

@@ -373,6 +373,24 @@ func TestDetachThatFindsNoDescriptor(t *testing.T) {
 	require.NoError(t, nc.Close())
 }
 
+// TestDetachOfWhoIsToBeResumed says that there is no descriptor, and does not wait until there is.
+func TestDetachOfWhoIsToBeResumed(t *testing.T) {
+	e := newEngine(t, link.Config{Loops: 1})
+	c, peer := pair(t, e, nil)
+	park(t, c)
+	limitDescriptors(t, 200)
+	give := takeDescriptors(t)
+	spares := e.TakeSpares()
+	defer closeAll(spares)
+	c.Resume(1)
+	_, _, err := c.Detach(io.ErrNoProgress)
+	require.ErrorIs(t, err, syscall.EMFILE)
+	give()
+	_, err = peer.Write([]byte("x"))
+	require.NoError(t, err)
+	eventually(t, "the byte", func() bool { return c.size() == 1 })
+}
+
 // TestEndOfInputWithoutDescriptors: what is queued for a peer that sends nothing more is written all the same.
 func TestEndOfInputWithoutDescriptors(t *testing.T) {
 	const queued = 32 << 20 // more than the kernel takes

@@ -212,7 +212,8 @@ func (m *model) start() {
 			side.reasons = []error{m.limit, driver.ErrPeerClosed}
 		}
 	}
-	for !m.connect() {
+	for tries := 0; !m.connect(); tries++ {
+		require.Less(s, tries, 100, "connections that %v ends before they are established", m.limit)
 	}
 }
 
