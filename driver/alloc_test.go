@@ -6,8 +6,10 @@ package driver_test
 
 import (
 	"context"
+	"crypto/tls"
 	"io"
 	"net/netip"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -93,4 +95,31 @@ func TestLookUpAllocatesNothing(t *testing.T) {
 			t.Fatal("not found")
 		}
 	}))
+}
+
+// TestSealingMuchReusesItsBuffers: what is queued for a while goes out as many records at once, and takes no memory that is left to the collector but
+// what crypto/tls takes for each record.
+func TestSealingMuchReusesItsBuffers(t *testing.T) {
+	const size, rounds = 60_000, 100
+	answer := make([]byte, size)
+	server, _ := newSecureServer(t, driver.Config{OnPacket: func(c driver.Conn, _ []byte) { _ = c.Send(answer) }}, developmentDesc())
+	nc := tls.Client(dial(t, server), &tls.Config{InsecureSkipVerify: true})
+	read := make([]byte, 2+size)
+	roundTrip := func() {
+		_, err := nc.Write([]byte("\x00\x01x"))
+		require.NoError(t, err)
+		_, err = io.ReadFull(nc, read)
+		require.NoError(t, err)
+	}
+	allocated := func() uint64 {
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.TotalAlloc
+	}
+	roundTrip()
+	before := allocated()
+	for range rounds {
+		roundTrip()
+	}
+	require.Less(t, (allocated()-before)/rounds, uint64(size/2))
 }

@@ -325,11 +325,16 @@ func (c *conn) decrypt(b []byte) {
 
 // Seal implements link.Sealer.
 func (c *conn) Seal(dst, plain []byte) ([]byte, error) {
-	var err error
-	if len(plain) > 0 {
-		err = c.secure.session.Seal(plain)
+	session := c.secure.session
+	for len(plain) > 0 {
+		n := min(len(plain), tlsadapter.SealChunk)
+		if err := session.Seal(plain[:n]); err != nil {
+			return session.TakeOutput(dst), err
+		}
+		dst = session.TakeOutput(dst)
+		plain = plain[n:]
 	}
-	return c.secure.session.TakeOutput(dst), err
+	return session.TakeOutput(dst), nil
 }
 
 // SealEnd implements link.Sealer: close_notify, where there is a session to close.

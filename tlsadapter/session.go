@@ -286,6 +286,9 @@ const (
 	uselessCost = 1 << 10
 )
 
+// SealChunk is how much plaintext Seal is best given at once, with a TakeOutput behind it: whole records, in a buffer that is used again.
+const SealChunk = 5 * recordLimit
+
 // recordLimit is the most plaintext that Seal puts into one record. A peer on crypto/tls keeps, for the life of the session,
 // an input buffer for the largest record it ever got: with 16 KiB records every idle connection to a peer like us would
 // hold up to 16 KiB more. This one leaves it at 3.5 KiB (the record, its framing, and bytes.MinRead of slack).
