@@ -51,13 +51,13 @@ func (d *core) attach(c *conn, nc *net.TCPConn) error {
 	return attachError(err)
 }
 
-// inheritsCount has c take the place of the connection that it is the proof of the end of: see conn.register.
+// inheritsCount has c take the place of the connection that it is the proof of the end of: see conn.replaces.
 func (d *core) inheritsCount(c *conn, nc *net.TCPConn) bool {
-	if d.perIP.max == 0 || !c.direct {
+	if d.perIP.max == 0 {
 		return false
 	}
 	old := d.registry.get(key(tcp.AddrPort(nc.RemoteAddr())))
-	if old == nil || !old.direct || old.LocalAddr() != tcp.AddrPort(nc.LocalAddr()) {
+	if old == nil || !c.replaces(old, tcp.AddrPort(nc.LocalAddr())) {
 		return false
 	}
 	old.abort(errReplaced)

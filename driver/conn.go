@@ -265,12 +265,17 @@ func (c *conn) establish() {
 // errReplaced is what the system would have said.
 var errReplaced = os.NewSyscallError("read", syscall.ECONNRESET)
 
-// register enters the connection under its address; false where that is somebody else's. Who comes from the same address and port to the
-// same as before has left without a word: the kernel lets no two live.
+// replaces reports whether c, which comes from old's address and port to local, is the proof of old's end: its peer has left without a
+// word, as the kernel lets no two live.
+func (c *conn) replaces(old *conn, local netip.AddrPort) bool {
+	return c.direct && old.direct && old.LocalAddr() == local
+}
+
+// register enters the connection under its address; false where that is somebody else's.
 func (c *conn) register() bool {
 	old := c.core.registry.add(c, nil)
 	for old != nil {
-		if !c.direct || !old.direct || c.LocalAddr() != old.LocalAddr() {
+		if !c.replaces(old, c.LocalAddr()) {
 			return false
 		}
 		other := c.core.registry.add(c, old)

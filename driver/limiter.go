@@ -27,9 +27,7 @@ func (l *limiter) pause(of link.Link, p link.Pause) {
 	of.Pause(p)
 	if l.since.IsZero() && of.Paused() {
 		l.since = time.Now()
-		if l.since.Sub(l.ended) >= hasCome {
-			l.unread = 0
-		}
+		l.expireLocked(l.since)
 	}
 }
 
@@ -48,17 +46,27 @@ func (l *limiter) resume(of link.Link, p link.Pause) {
 // credit lets so much more come as a peer that keeps to its rate has sent while nothing was read.
 func (l *limiter) credit() {
 	l.mu.Lock()
-	unread, ended := l.unread, l.ended
+	if l.unread > 0 {
+		l.expireLocked(time.Now())
+	}
+	unread := l.unread
 	l.unread = 0
 	l.mu.Unlock()
 	if unread > 0 {
-		l.packets.credit(unread, ended)
-		l.bytes.credit(unread, ended)
+		l.packets.credit(unread)
+		l.bytes.credit(unread)
 	}
 }
 
 // hasCome is the time after which what waited while nothing was read has come, if it ever was there.
 const hasCome = time.Second
+
+// expireLocked forgets pauses that ended so long ago.
+func (l *limiter) expireLocked(now time.Time) {
+	if now.Sub(l.ended) >= hasCome {
+		l.unread = 0
+	}
+}
 
 func newLimiter(cfg *Config) *limiter {
 	if cfg.PacketsPerSecond == 0 && cfg.BytesPerSecond == 0 {
@@ -108,12 +116,10 @@ func (b *bucket) take(n int) bool {
 	return true
 }
 
-// credit is for the time d, in which nothing was read, and which ended then.
-func (b *bucket) credit(d time.Duration, ended time.Time) {
+// credit is for the time d, in which nothing was read.
+func (b *bucket) credit(d time.Duration) {
 	b.fill(d)
-	if b.filled.Sub(ended) < hasCome {
-		b.extra += d.Seconds() * b.rate
-	}
+	b.extra += d.Seconds() * b.rate
 }
 
 // perIP counts the accepted connections of each peer: an IPv4 address, or an IPv6 /64. Any goroutine.

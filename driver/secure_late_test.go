@@ -100,27 +100,6 @@ func TestEstablishedLate(t *testing.T) {
 	require.Zero(t, l.Pending())
 }
 
-// heldBack writes nothing but the first piece, a ClientHello, until the rest is released.
-type heldBack struct {
-	net.Conn
-	began bool
-	rest  []byte
-}
-
-func (h *heldBack) Write(b []byte) (int, error) {
-	if !h.began {
-		h.began = true
-		return h.Conn.Write(b)
-	}
-	h.rest = append(h.rest, b...)
-	return len(b), nil
-}
-
-func (h *heldBack) release() error {
-	_, err := h.Conn.Write(h.rest)
-	return err
-}
-
 // TestLateConnectionIsHeardOnItsLoop: no worker waits for the application.
 func TestLateConnectionIsHeardOnItsLoop(t *testing.T) {
 	var l *late
@@ -132,11 +111,15 @@ func TestLateConnectionIsHeardOnItsLoop(t *testing.T) {
 		case <-time.After(patience):
 		}
 	})
-	held := &heldBack{Conn: dial(t, l)}
-	next := tls.Client(held, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{l.pair}})
-	require.NoError(t, next.Handshake())
+	held := &heldConn{Conn: dial(t, l), waits: make(chan struct{}), release: make(chan struct{})}
+	next := make(chan error, 1)
+	go func() {
+		next <- tls.Client(held, &tls.Config{InsecureSkipVerify: true, Certificates: []tls.Certificate{l.pair}}).Handshake()
+	}()
+	<-held.waits // its first step is done
 	l.client(t, dial(t, l), "\x00\x02hi")
-	require.NoError(t, held.release())
+	close(held.release)
+	require.NoError(t, <-next)
 	eventually(t, "that its step is due", func() bool { return l.Jobs() == 1 })
 	close(l.gone)
 	select {

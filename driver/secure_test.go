@@ -27,7 +27,13 @@ func newSecureDriverOn(t testing.TB, b driver.Bind, cfg driver.Config, desc driv
 	if cfg.EventLoops == 0 {
 		cfg.EventLoops = 2
 	}
-	d, err := driver.NewSecure(cfg)
+	return newSecureOf(t, driver.NewSecure, b, cfg, desc)
+}
+
+func newSecureOf(t testing.TB, newDriver func(driver.Config) (*driver.SecureStream, error), b driver.Bind, cfg driver.Config,
+	desc driver.SecureDesc) (*driver.SecureStream, *recorder) {
+	t.Helper()
+	d, err := newDriver(cfg)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, d.Close()) })
 	events := &recorder{}
@@ -52,12 +58,7 @@ func bothSecureDrivers(t *testing.T, f func(t *testing.T, newServer newSecureSer
 	} {
 		t.Run(name, func(t *testing.T) {
 			f(t, func(cfg driver.Config, desc driver.SecureDesc) (*driver.SecureStream, *recorder) {
-				d, err := newDriver(cfg)
-				require.NoError(t, err)
-				t.Cleanup(func() { require.NoError(t, d.Close()) })
-				events := &recorder{}
-				d.Events().Subscribe(events)
-				require.NoError(t, d.InitializeSecurity(driver.Bind{Address: "127.0.0.1"}, desc))
+				d, events := newSecureOf(t, newDriver, driver.Bind{Address: "127.0.0.1"}, cfg, desc)
 				require.NoError(t, d.StartListen(0))
 				return d, events
 			})

@@ -10,12 +10,17 @@ import (
 func (c *conn) Send(packet []byte) error {
 	err := c.send(packet)
 	if err != nil && errors.Is(err, ErrOutboundFull) {
-		c.rejected()
-		if c.core.cfg.SlowConsumer == DisconnectSlow {
-			c.abort(ErrSlowConsumer)
-		}
+		c.full()
 	}
 	return err
+}
+
+// full is what follows where there is no room for a packet, and nobody waits.
+func (c *conn) full() {
+	c.rejected()
+	if c.core.cfg.SlowConsumer == DisconnectSlow {
+		c.abort(ErrSlowConsumer)
+	}
 }
 
 // rejected counts a packet that there was no room for.
@@ -50,10 +55,7 @@ func (c *conn) sendFrame(frame []byte) bool {
 		return true
 	}
 	if errors.Is(err, link.ErrFull) {
-		c.rejected()
-		if c.core.cfg.SlowConsumer == DisconnectSlow {
-			c.abort(ErrSlowConsumer)
-		}
+		c.full()
 	}
 	return false
 }

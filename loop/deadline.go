@@ -53,7 +53,7 @@ func (c *Conn) onTimer(now time.Duration) (again time.Duration) {
 		}
 	case state == link.Open:
 		if c.pauses != 0 && c.gc != nil { // there was no descriptor to park it with
-			c.loop.execute(func() { c.parkOnLoop() })
+			c.loop.execute(c.parkOnLoop)
 		}
 		if cfg.Stall > 0 && c.watched {
 			if end := time.Duration(c.progress) + cfg.Stall; now >= end {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"io"
 	"net"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -131,18 +132,8 @@ func urgentSegment(src, dst *net.TCPAddr, seq, ack uint32) []byte {
 	binary.BigEndian.PutUint16(seg[14:], 65535)
 	binary.BigEndian.PutUint16(seg[18:], 1)
 	seg[20] = 'x'
-	sum := uint32(syscall.IPPROTO_TCP + len(seg))
-	for _, ip := range []net.IP{src.IP.To4(), dst.IP.To4()} {
-		sum += uint32(binary.BigEndian.Uint16(ip)) + uint32(binary.BigEndian.Uint16(ip[2:]))
-	}
-	for i := 0; i < 20; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(seg[i:]))
-	}
-	sum += uint32(seg[20]) << 8
-	for sum>>16 != 0 {
-		sum = sum>>16 + sum&0xffff
-	}
-	binary.BigEndian.PutUint16(seg[16:], ^uint16(sum))
+	covered := slices.Concat(src.IP.To4(), dst.IP.To4(), []byte{0, syscall.IPPROTO_TCP, 0, byte(len(seg))}, seg, []byte{0})
+	binary.BigEndian.PutUint16(seg[16:], checksum(covered))
 	return seg
 }
 
